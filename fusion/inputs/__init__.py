@@ -1,0 +1,1 @@
+"""Texts become embeddings: named frozen encoders, data sets, embeddings kept on disk."""

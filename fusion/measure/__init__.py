@@ -1,0 +1,1 @@
+"""Retrieval metrics, the sweep over data, method, dim and precision, and its report."""

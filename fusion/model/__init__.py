@@ -1,0 +1,1 @@
+"""One sentence-transformers model: its modules, its folder, its card."""

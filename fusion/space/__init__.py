@@ -1,0 +1,1 @@
+"""Embeddings become one nested space, and codes of it. Knows embeddings, never texts."""
