@@ -1,0 +1,250 @@
+"""A codebook: what turns float vectors into few bytes and back, fitted on training vectors only.
+
+A vector's direction is all that is coded (scores are cosines): cut to ``dim`` columns, scaled to
+unit norm, centred, rotated, and each coordinate rounded to the nearest level of a grid. Decoding
+divides out the norm of what comes back, which costs no stored byte.
+"""
+
+import json
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from fusion.errors import FusionError
+from fusion.space.codes.grids import gaussian_levels, nearest_level
+from fusion.space.codes.packing import pack, packed_bytes, unpack
+from fusion.space.codes.rotation import random_rotation
+
+FORMAT = "fusion-codebook-1"
+TINY = 1e-30  # a coordinate that never varied has spread 0: decoded it is the mean again
+
+
+class Precision(StrEnum):
+    """How a coordinate is stored."""
+
+    FLOAT32 = "float32"
+    FLOAT16 = "float16"
+    INT8 = "int8"
+    INT4 = "int4"
+    INT3 = "int3"
+    INT2 = "int2"
+    BINARY = "binary"
+
+    @property
+    def bits(self) -> int:
+        """Bits a coordinate."""
+        return BITS[self]
+
+    @property
+    def is_float(self) -> bool:
+        """Whether coordinates are stored as floats, with nothing to calibrate."""
+        return self in (Precision.FLOAT32, Precision.FLOAT16)
+
+
+BITS = dict(zip(Precision, (32, 16, 8, 4, 3, 2, 1), strict=True))
+FLOAT_TYPES = {Precision.FLOAT32: "<f4", Precision.FLOAT16: "<f2"}  # little-endian on any machine
+
+
+class Rotation(StrEnum):
+    """What happens to the axes before coordinates are rounded."""
+
+    NONE = "none"
+    RANDOM = "random"
+
+
+@dataclass(frozen=True, eq=False)
+class Codebook:
+    """Fitted codes of one width and precision. Build it with ``Codebook.fit`` or ``load``.
+
+    >>> book = Codebook.fit(training_vectors, "binary", dim=128)   # doctest: +SKIP
+    >>> codes = book.encode(documents)                             # doctest: +SKIP
+    >>> codes.shape == (len(documents), 16)                        # doctest: +SKIP
+    >>> scores = book.score(queries, codes)                        # doctest: +SKIP
+    """
+
+    precision: Precision
+    """How a coordinate is stored."""
+    dim: int
+    """Leading columns of a vector that are coded; the others are dropped."""
+    mean: np.ndarray
+    """float32 [d]: mean of the unit training vectors; zeros for the float precisions."""
+    axes: np.ndarray
+    """float32 [d, d]: orthogonal; column j is the direction that coded coordinate j measures."""
+    scale: np.ndarray
+    """float32 [d]: spread of each coded coordinate over the training vectors."""
+
+    @classmethod
+    def fit(
+        cls,
+        vectors: np.ndarray,
+        precision: Precision | str,
+        dim: int | None = None,
+        *,
+        seed: int = 0,
+        rotation: Rotation | str = Rotation.RANDOM,
+        centre: bool = True,
+    ) -> "Codebook":
+        """Calibrate on training vectors (never on the vectors or queries of a test).
+
+        Args:
+            vectors: float [n, D], n at least 1, any norm.
+            precision: how a coordinate is stored.
+            dim: leading columns to code; all of them when None.
+            seed: of the random rotation.
+            rotation: ``random`` makes coordinates alike and near Gaussian, as the levels assume.
+            centre: subtract the training mean first; what all vectors share needs no bits.
+
+        Raises:
+            ValueError: unknown precision or rotation, a width that does not fit, a non-finite row.
+        """
+        precision, rotation = Precision(precision), Rotation(rotation)
+        dim = _checked_dim(vectors, dim)
+        mean, axes = np.zeros(dim, np.float32), np.eye(dim, dtype=np.float32)
+        if precision.is_float:
+            return cls(precision, dim, mean, axes, np.ones(dim, np.float32))
+        unit = _unit(vectors, dim, "training vectors")  # (n, d)
+        if not len(unit):
+            raise ValueError("training vectors: none given; a codebook needs at least one row")
+        if centre and len(unit) > 1:
+            mean = unit.mean(axis=0)
+        if rotation is Rotation.RANDOM:
+            axes = random_rotation(dim, seed)
+        spread = np.sqrt(np.mean(((unit - mean) @ axes) ** 2, axis=0))  # (d)
+        return cls(precision, dim, mean, axes, spread.astype(np.float32))
+
+    @property
+    def bytes_per_vector(self) -> int:
+        """Bytes that one coded vector takes, all told: bits of all coordinates, rounded up."""
+        return packed_bytes(self.widths)
+
+    @property
+    def widths(self) -> np.ndarray:
+        """Bits of each coded coordinate, int64 [d]."""
+        return np.full(self.dim, self.precision.bits)
+
+    def encode(self, vectors: np.ndarray) -> np.ndarray:
+        """Code vectors float [n, D >= dim] into uint8 [n, bytes_per_vector].
+
+        Only the direction of a row is coded. A row of zeros has none and is coded like the
+        nearest thing to it, an arbitrary vector; drop such rows before.
+
+        Raises:
+            ValueError: a row with NaN or infinity (named), or too few columns.
+        """
+        unit = _unit(vectors, self.dim, "vectors")  # (n, d)
+        if self.precision.is_float:
+            raw = np.ascontiguousarray(unit.astype(FLOAT_TYPES[self.precision]))
+            return raw.view(np.uint8).reshape(len(unit), self.bytes_per_vector)
+        standard = (unit - self.mean) @ self.axes / np.maximum(self.scale, TINY)  # (n, d)
+        return pack(nearest_level(standard, self._levels), self.widths)
+
+    def decode(self, codes: np.ndarray) -> np.ndarray:
+        """Turn codes uint8 [n, bytes_per_vector] into unit vectors, float32 [n, dim]."""
+        return (self._coded_axes_view(codes) @ self.axes.T).astype(np.float32)
+
+    def score(
+        self, queries: np.ndarray, codes: np.ndarray, *, symmetric: bool = False
+    ) -> np.ndarray:
+        """Cosines of queries float [q, D >= dim] with coded documents, float32 [q, n].
+
+        Args:
+            queries: float vectors of the same space as the training vectors.
+            codes: uint8 [n, bytes_per_vector] from ``encode``.
+            symmetric: code the queries too; by default they stay float, which ranks better.
+        """
+        documents = self._coded_axes_view(codes)  # (n, d)
+        if symmetric:
+            return self._coded_axes_view(self.encode(queries)) @ documents.T  # (q, n)
+        return _unit(queries, self.dim, "queries") @ self.axes @ documents.T  # (q, n)
+
+    def save(self, path: str | Path) -> None:
+        """Write one safetensors file; nothing stands at ``path`` unless the write succeeded."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        about = {"format": FORMAT, "precision": str(self.precision), "dim": self.dim}
+        tensors = {"mean": self.mean, "axes": self.axes, "scale": self.scale}
+        partial = path.with_name(path.name + ".partial")
+        save_file(tensors, partial, metadata={"codebook": json.dumps(about)})
+        partial.replace(path)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Codebook":
+        """Read what ``save`` wrote.
+
+        Raises:
+            FusionError: no such file, or not an intact codebook.
+        """
+        try:
+            with safe_open(path, framework="np") as file:
+                about = json.loads((file.metadata() or {})["codebook"])
+                mean, axes, scale = (file.get_tensor(name) for name in ("mean", "axes", "scale"))
+            book = cls(Precision(about["precision"]), int(about["dim"]), mean, axes, scale)
+            book._check_tensors(about["format"])
+        except FileNotFoundError:
+            raise FusionError(f"{path}: no such file; fit a codebook and save it first") from None
+        except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
+            raise FusionError(f"{path}: not an intact codebook ({error}); save it again") from None
+        return book
+
+    @property
+    def _levels(self) -> np.ndarray:
+        return gaussian_levels(self.precision.bits)
+
+    def _coded_axes_view(self, codes: np.ndarray) -> np.ndarray:
+        """Unit decoded vectors in the coordinates of ``axes``, float32 [n, d]."""
+        codes = np.asarray(codes)
+        if codes.dtype != np.uint8 or codes.ndim != 2 or codes.shape[1] != self.bytes_per_vector:
+            raise ValueError(
+                f"codes: {codes.dtype} {codes.shape}, but this codebook's are uint8 "
+                f"[n, {self.bytes_per_vector}]; decode with the codebook that encoded them"
+            )
+        if self.precision.is_float:
+            raw = np.ascontiguousarray(codes).view(FLOAT_TYPES[self.precision])
+            return _scaled_to_unit(raw.astype(np.float32))
+        standard = self._levels[unpack(codes, self.widths)]  # (n, d)
+        return _scaled_to_unit(standard * self.scale + self.mean @ self.axes)
+
+    def _check_tensors(self, format_name: str) -> None:
+        shapes = {"mean": (self.dim,), "axes": (self.dim, self.dim), "scale": (self.dim,)}
+        if format_name != FORMAT:
+            raise ValueError(f"format {format_name!r}, expected {FORMAT!r}")
+        for name, shape in shapes.items():
+            tensor = getattr(self, name)
+            if tensor.shape != shape or tensor.dtype != np.float32:
+                raise ValueError(f"{name} is {tensor.dtype} {tensor.shape}, expected {shape}")
+            if not np.isfinite(tensor).all():
+                raise ValueError(f"{name} holds values that are not finite")
+
+
+def _checked_dim(vectors: np.ndarray, dim: int | None) -> int:
+    shape = np.shape(vectors)
+    if len(shape) != 2:
+        raise ValueError(f"training vectors: shape {shape}, expected [n, D]")
+    dim = shape[1] if dim is None else dim
+    if not 1 <= dim <= shape[1]:
+        raise ValueError(f"dim: {dim}, but the training vectors have {shape[1]} columns")
+    return dim
+
+
+def _unit(vectors: np.ndarray, dim: int, what: str) -> np.ndarray:
+    """The first ``dim`` columns scaled to unit norm, float32 [n, dim]; zero rows stay zero."""
+    vectors = np.asarray(vectors)
+    if vectors.ndim != 2 or vectors.shape[1] < dim:
+        raise ValueError(f"{what}: shape {vectors.shape}, expected [n, {dim}] or wider")
+    kept = vectors[:, :dim].astype(np.float32)
+    broken = np.flatnonzero(~np.isfinite(kept).all(axis=1))
+    if len(broken):
+        raise ValueError(f"{what}: row {broken[0]} holds NaN or infinity")
+    return _scaled_to_unit(kept)
+
+
+def _scaled_to_unit(rows: np.ndarray) -> np.ndarray:
+    """Rows over their norms, found after dividing by the largest entry: no over- or underflow."""
+    largest = np.abs(rows).max(axis=1, keepdims=True)
+    rows = rows / np.where(largest > 0, largest, 1)
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    return rows / np.where(norms > 0, norms, 1)
