@@ -1,0 +1,92 @@
+"""Norms of every prefix of every row in one pass, which also finds rows that cannot be ranked."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+ROWS = 512  # rows read at a time: their squares stay in cache
+SAFE = (2.0**-60, 2.0**60)  # squared norms whose float32 products neither overflow nor vanish
+WIDE = 2.0**-80  # a prefix whose squared norm is this much below its row's needs a scale of its own
+
+
+@dataclass(frozen=True)
+class PrefixNorms:
+    """What a search must know of each row before it starts; worth keeping for a fixed corpus."""
+
+    inverse: Tensor
+    """float32 [l, n]: one over the norm of the row's first ``dims[l]`` components, 0 where they are
+    all zero; of the scaled row where ``scale`` is given."""
+    scale: Tensor | None
+    """float64 [n]: powers of two to multiply the rows by, None where every row is of usual size."""
+    wide: bool
+    """Whether some prefix is so much smaller than its row that one scale cannot serve both."""
+    dims: tuple[int, ...]
+    """The widths that these norms belong to."""
+
+
+def prefix_norms(rows: Tensor, dims: Sequence[int], name: str = "corpus") -> PrefixNorms:
+    """Measure the norm of every nested prefix of every row.
+
+    Args:
+        rows: Floating point [n, d], any dtype and any strides.
+        dims: Ascending widths, the last at most d.
+        name: What an error calls these rows.
+
+    Returns:
+        The inverse norms, computed from float32 sums (float64 for rows of unusual size).
+
+    Raises:
+        ValueError: If a row holds a value that is not finite; it names the row.
+    """
+    n = len(rows)
+    inverse = torch.empty(len(dims), n)
+    scale = torch.ones(n, dtype=torch.float64)
+    wide = False
+    inside = _membership(dims)
+    for start in range(0, n, ROWS):
+        block = rows[start : start + ROWS, : dims[-1]].to("cpu", torch.float32)
+        squared = block.square() @ inside  # (rows, l)
+        total = squared[:, -1]
+        # NaN fails both comparisons, so a bad row always lands among the odd ones.
+        usual = (squared[:, 0] > SAFE[0]) & (total < SAFE[1])
+        squared = squared.double()
+        if not usual.all():
+            odd = torch.nonzero(~usual).squeeze(1)  # (odd,)
+            squared[odd] = _squared_exactly(rows, odd + start, dims, name)
+            scale[odd + start] = _scales(squared[odd, -1])
+            squared[odd] *= scale[odd + start, None].square()
+            wide |= _is_wide(squared[odd])
+        inverse[:, start : start + ROWS] = _inverse(squared).T
+    return PrefixNorms(inverse, None if (scale == 1).all() else scale, wide, tuple(dims))
+
+
+def _membership(dims: Sequence[int]) -> Tensor:
+    """Column l holds 1 for the components inside level l: a product with it sums every prefix."""
+    return (torch.arange(dims[-1])[:, None] < torch.tensor(dims)[None, :]).float()  # (d, l)
+
+
+def _squared_exactly(rows: Tensor, odd: Tensor, dims: Sequence[int], name: str) -> Tensor:
+    """Squared prefix norms in float64, where no float32 value overflows or vanishes."""
+    block = rows[odd.to(rows.device), : dims[-1]].to("cpu", torch.float64)  # (odd, d)
+    finite = torch.isfinite(block).all(dim=1)
+    if not finite.all():
+        row = int(odd[torch.nonzero(~finite)[0, 0]])
+        raise ValueError(f"{name} row {row} holds a value that is not finite: remove or repair it")
+    return block.square() @ _membership(dims).double()
+
+
+def _scales(squared: Tensor) -> Tensor:
+    """Powers of two that bring norms outside the safe range to about 1."""
+    exponent = torch.frexp(squared.sqrt()).exponent
+    far = (squared > 0) & ((squared < SAFE[0]) | (squared > SAFE[1]))
+    return torch.where(far, torch.ldexp(torch.ones_like(squared), -exponent), 1.0)
+
+
+def _is_wide(squared: Tensor) -> bool:
+    return bool(((squared > 0) & (squared < WIDE * squared[:, -1:])).any())
+
+
+def _inverse(squared: Tensor) -> Tensor:
+    return torch.where(squared > 0, squared.rsqrt(), 0.0).float()

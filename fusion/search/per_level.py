@@ -1,0 +1,40 @@
+"""The plain engine: one matrix product and one top-k a level, on any device that torch has."""
+
+import torch
+from torch import Tensor
+
+from fusion.search import keys
+from fusion.search.problem import Problem
+
+DOCUMENTS = 2**16  # read at a time, which bounds the float32 copy of a half-precision corpus
+SCORES = 2**23  # held at a time
+
+
+def search(problem: Problem) -> Tensor:
+    """The best keys of every level, [l, q, keep]."""
+    levels = [_search_level(problem, level) for level in range(len(problem.dims))]
+    return torch.stack(levels)
+
+
+def _search_level(problem: Problem, level: int) -> Tensor:
+    device = problem.corpus.device
+    best = torch.full((len(problem.queries), problem.keep), keys.EMPTY, device=device)  # (q, k)
+    for start in range(0, len(problem.corpus), DOCUMENTS):
+        documents = problem.documents(start, start + DOCUMENTS, problem.dims[level])  # (c, d)
+        inverse = problem.corpus_norms.inverse[level, start : start + DOCUMENTS].to(device)  # (c,)
+        rows = max(1, SCORES // len(documents))
+        for first in range(0, len(best), rows):
+            block = slice(first, first + rows)
+            queries = problem.queries[block, : problem.dims[level]].to(device)
+            scores = queries @ documents.T * inverse  # (q, c)
+            found = _keys(scores, start, problem.exclude, block)
+            best[block] = keys.merge([best[block], found], problem.keep)
+    return best
+
+
+def _keys(scores: Tensor, start: int, exclude: Tensor | None, block: slice) -> Tensor:
+    indices = torch.arange(start, start + scores.shape[1], device=scores.device)
+    found = keys.pack(scores, indices)
+    if exclude is not None:
+        found.masked_fill_(indices == exclude[block, None].to(scores.device), keys.EMPTY)
+    return found

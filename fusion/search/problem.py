@@ -1,0 +1,131 @@
+"""What is asked of an engine: inputs of any kind, checked once and brought to tensors."""
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fusion.search.norms import PrefixNorms, prefix_norms
+
+Rows = np.ndarray | Tensor
+FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A checked search: every engine may rely on what stands here."""
+
+    queries: Tensor
+    """float32 [q, d], contiguous, every row scaled by a power of two to a norm in [0.5, 1)."""
+    corpus: Tensor
+    """Floating point [c, d or wider] as it was given: any float dtype, any strides."""
+    dims: tuple[int, ...]
+    """Ascending widths of the nested levels."""
+    keep: int
+    """Results a query, at most c."""
+    exclude: Tensor | None
+    """int64 [q], -1 for none."""
+    query_norms: PrefixNorms
+    corpus_norms: PrefixNorms
+
+    @property
+    def wide(self) -> bool:
+        """Whether each level needs row scales of its own: it must be a search of its own."""
+        return self.query_norms.wide or self.corpus_norms.wide
+
+    def documents(self, start: int, stop: int, dim: int) -> Tensor:
+        """Rows of the corpus as float32 [rows, dim], scaled like their norms; a view if it can."""
+        rows = self.corpus[start:stop, :dim]
+        if self.corpus_norms.scale is None:
+            return rows.float()
+        scale = self.corpus_norms.scale[start:stop, None].to(rows.device)
+        return (rows.double() * scale).float()
+
+
+def pose(
+    queries: Rows,
+    corpus: Rows,
+    dims: Sequence[int],
+    k: int,
+    exclude: Rows | None,
+    norms: PrefixNorms | None,
+) -> Problem:
+    """Check the arguments of a search and prepare what every engine needs of them."""
+    q, c = as_tensor(queries, "queries"), as_tensor(corpus, "corpus")
+    levels = check_dims(dims, min(q.shape[1], c.shape[1]))
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
+    query_norms = prefix_norms(q, levels, "queries")
+    if norms is not None and (norms.dims != levels or norms.inverse.shape[1] != len(c)):
+        raise ValueError(
+            f"norms belong to {norms.inverse.shape[1]} rows at dims {norms.dims}, the corpus has "
+            f"{len(c)} rows and dims are {levels}: measure them again with prefix_norms()"
+        )
+    scaled, query_norms = _scale_queries(q[:, : levels[-1]], query_norms)
+    return Problem(
+        scaled,
+        c,
+        levels,
+        min(k, len(c)),
+        check_exclude(exclude, len(q), len(c)),
+        query_norms,
+        prefix_norms(c, levels) if norms is None else norms,
+    )
+
+
+def as_tensor(rows: Rows, name: str) -> Tensor:
+    """See rows as a tensor, without a copy wherever torch can read them in place."""
+    if isinstance(rows, np.ndarray):
+        if rows.dtype.kind != "f" or any(stride < 0 for stride in rows.strides):
+            rows = np.ascontiguousarray(rows)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*not writable.*")  # we only read
+            rows = torch.from_numpy(rows)
+    if not isinstance(rows, Tensor):
+        raise TypeError(f"{name} must be a numpy array or a torch tensor, got {type(rows)}")
+    if rows.dtype not in FLOATS:
+        raise ValueError(f"{name} must be floating point, got {rows.dtype}: convert them first")
+    if rows.ndim != 2:
+        raise ValueError(f"{name} must have two dimensions [rows, d], got {tuple(rows.shape)}")
+    return rows.detach()
+
+
+def check_dims(dims: Sequence[int], width: int) -> tuple[int, ...]:
+    """Ascending distinct widths that the rows can serve."""
+    levels = tuple(int(dim) for dim in dims)
+    if not levels or levels[0] < 1 or any(a >= b for a, b in pairwise(levels)):
+        raise ValueError(f"dims must be ascending distinct widths of at least 1, got {list(dims)}")
+    if levels[-1] > width:
+        raise ValueError(f"dims end at {levels[-1]}, but the vectors have only {width} components")
+    return levels
+
+
+def check_exclude(exclude: Rows | None, queries: int, documents: int) -> Tensor | None:
+    """One document index a query, or -1."""
+    if exclude is None:
+        return None
+    indices = torch.as_tensor(exclude).cpu()
+    if indices.shape != (queries,) or indices.is_floating_point():
+        raise ValueError(
+            f"exclude must be {queries} integers, one a query, got {indices.dtype} of shape "
+            f"{tuple(indices.shape)}"
+        )
+    if queries and (int(indices.min()) < -1 or int(indices.max()) >= documents):
+        raise ValueError(f"exclude must lie between -1 and {documents - 1}")
+    return indices.long()
+
+
+def _scale_queries(queries: Tensor, norms: PrefixNorms) -> tuple[Tensor, PrefixNorms]:
+    """Bring queries near unit norm by powers of two, which rounds nothing."""
+    if norms.scale is not None:
+        queries = queries.cpu().double() * norms.scale[:, None]
+    norm = norms.inverse[-1].double().reciprocal()  # (q,) inf for zero rows
+    exponent = torch.where(torch.isfinite(norm), torch.frexp(norm).exponent, 0)
+    factor = torch.ldexp(torch.ones(len(norm), dtype=torch.float64), -exponent)
+    scaled = (queries.cpu().double() * factor[:, None]).float().contiguous()  # (q, d)
+    inverse = (norms.inverse.double() / factor).float()
+    return scaled, PrefixNorms(inverse, None, norms.wide, norms.dims)

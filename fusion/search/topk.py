@@ -1,0 +1,84 @@
+"""Nested cosine top-k: the exact results of every truncation level in one pass over the corpus.
+
+The dot product of a longer prefix is that of the shorter one plus one more segment, so one matrix
+product serves all levels. This file holds the contract and chooses the engine.
+"""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor
+
+from fusion.search import keys, per_level
+from fusion.search.norms import PrefixNorms, prefix_norms
+from fusion.search.problem import Problem, Rows, as_tensor, check_dims, pose
+
+__all__ = ["corpus_norms", "nested_topk"]
+
+ENGINES: dict[str, Callable[[Problem], Tensor]] = {"per-level": per_level.search}
+
+
+def nested_topk(
+    queries: Rows,
+    corpus: Rows,
+    dims: Sequence[int],
+    k: int,
+    *,
+    exclude: Rows | None = None,
+    backend: str = "auto",
+    norms: PrefixNorms | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Find the k nearest documents by the cosine of the first ``d`` components, for every ``d``.
+
+    Args:
+        queries: Floating point [q, D or wider], numpy or torch; need not be unit-norm.
+        corpus: Floating point [c, D or wider]: float32, bfloat16 or float16 (float64 is rounded to
+            float32), of any strides, memory-mapped if you like. Half precision is computed in
+            float32.
+        dims: Ascending widths of the nested levels; D is the last one.
+        k: Results a query.
+        exclude: int [q], the index of one document to leave out for each query, or -1.
+        backend: "auto" or one of ``ENGINES``.
+        norms: The corpus's ``corpus_norms``, if you keep them between calls.
+
+    Returns:
+        Scores float32 [l, q, min(k, c)], descending, and indices int64 of the same shape, on the
+        corpus's device. Ties go to the lower index. A zero vector scores 0 with everything. Where
+        ``exclude`` leaves too few documents, the score is -inf and the index -1.
+
+    Raises:
+        ValueError: If an argument does not fit, or a row holds a value that is not finite.
+
+    Example:
+        >>> import numpy as np
+        >>> corpus = np.array([[1, 0, 0, 9], [1, 1, 0, 0], [0, 1, 1, 0]], np.float32)
+        >>> scores, indices = nested_topk(corpus[1:2], corpus, dims=[2, 4], k=2)
+        >>> indices.tolist()  # at 2 components row 0 ties with row 2 and comes first
+        [[[1, 0]], [[1, 2]]]
+    """
+    if backend != "auto" and backend not in ENGINES:
+        raise ValueError(f"backend must be auto or one of {sorted(ENGINES)}, got {backend!r}")
+    problem = pose(queries, corpus, dims, k, exclude, norms)
+    if problem.wide and len(problem.dims) > 1:  # each level on its own needs no common scale
+        parts = [
+            nested_topk(queries, corpus, [d], k, exclude=exclude, backend=backend) for d in dims
+        ]
+        return torch.cat([scores for scores, _ in parts]), torch.cat([found for _, found in parts])
+    return finish(ENGINES["per-level" if backend == "auto" else backend](problem), problem)
+
+
+def corpus_norms(corpus: Rows, dims: Sequence[int]) -> PrefixNorms:
+    """Measure a corpus once for many searches with the same ``dims``.
+
+    Raises:
+        ValueError: If a row holds a value that is not finite; it names the row.
+    """
+    rows = as_tensor(corpus, "corpus")
+    return prefix_norms(rows, check_dims(dims, rows.shape[1]))
+
+
+def finish(found: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
+    """Turn keys [l, q, keep] into cosines and indices: only now does the query's norm matter."""
+    scores, indices = keys.unpack(found)
+    scores *= problem.query_norms.inverse[..., None].to(scores.device)  # (l, q, k)
+    return scores.masked_fill_(indices < 0, -torch.inf), indices
