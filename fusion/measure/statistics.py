@@ -1,0 +1,127 @@
+"""How sure a score is, and whether two methods differ: resampling over queries, seeded.
+
+Scores are per query, one column a row of the report, so that all rows of a data set share their
+resamples. Several data sets are averaged as their means are (each set counts the same, whatever its
+number of queries), and are resampled each on its own.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+RESAMPLES = 10_000
+SEED = 0
+_CHUNK_VALUES = 4_000_000  # 32 MB of float64 weights at a time
+
+
+def bootstrap_means(
+    scores: np.ndarray, seed: int | Sequence[int] = SEED, resamples: int = RESAMPLES
+) -> np.ndarray:
+    """Means of every column over queries drawn with replacement.
+
+    Args:
+        scores: float64 [q, m]; a query that is NaN in a column is not counted there.
+        seed: One seed and one number of queries give one set of draws, whatever the columns.
+        resamples: How many draws, r.
+
+    Returns:
+        float64 [r, m].
+    """
+    counted = np.isfinite(scores).astype(np.float64)
+    values = np.nan_to_num(scores)
+    rng = np.random.default_rng(seed)
+    queries = len(scores)
+    means = []
+    for size in _chunks(queries, resamples):
+        draws = rng.integers(0, queries, size=(size, queries))  # (r, q)
+        cells = draws + np.arange(size)[:, None] * queries
+        weights = np.bincount(cells.ravel(), minlength=size * queries)
+        weights = weights.reshape(size, queries).astype(np.float64)
+        means.append(weights @ values / np.maximum(weights @ counted, 1.0))
+    return np.concatenate(means)
+
+
+def intervals(means: np.ndarray, level: float = 0.95) -> np.ndarray:
+    """Percentile interval of each column of bootstrap means [r, m], as [m, 2]."""
+    tails = [(1 - level) / 2, (1 + level) / 2]
+    return np.quantile(means, tails, axis=0).T
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One method's scores minus another's, over the same queries."""
+
+    difference: float
+    """Mean over the data sets of the mean difference."""
+    ci95: tuple[float, float]
+    """Bootstrap percentile interval of the difference."""
+    p_value: float
+    """Two-sided, of the paired randomisation test: how often randomly swapping the two methods'
+    scores, query by query, gives a difference at least as large."""
+    queries: int
+    """Number of queries that both methods answered."""
+
+
+def compare(
+    ours: Sequence[np.ndarray],
+    theirs: Sequence[np.ndarray],
+    seed: int = SEED,
+    resamples: int = RESAMPLES,
+) -> Comparison:
+    """Paired test of two methods over one or several data sets.
+
+    Args:
+        ours: Per-query scores float64 [q], one array a data set.
+        theirs: The other method's scores of the same queries in the same order.
+        seed: Of the draws.
+        resamples: Number of bootstrap draws, and of random swaps.
+
+    Raises:
+        ValueError: The two do not hold the same queries.
+    """
+    differences = [_paired(a, b) for a, b in zip(ours, theirs, strict=True)]
+    if not differences:
+        raise ValueError("nothing to compare: no data set was given")
+    observed = float(np.mean([d.mean() for d in differences]))
+    draws = [
+        bootstrap_means(d[:, None], (seed, i), resamples)[:, 0] for i, d in enumerate(differences)
+    ]
+    swaps = [_swapped(d, (seed, i), resamples) for i, d in enumerate(differences)]
+    swapped = np.mean(swaps, axis=0)  # (r,)
+    extreme = np.abs(swapped) >= abs(observed) - 1e-12  # equal sums may differ in their last bit
+    low, high = intervals(np.mean(draws, axis=0)[:, None])[0]
+    return Comparison(
+        difference=observed,
+        ci95=(float(low), float(high)),
+        p_value=float((1 + extreme.sum()) / (1 + resamples)),  # the observed order is one of them
+        queries=sum(len(d) for d in differences),
+    )
+
+
+def _paired(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+    if ours.shape != theirs.shape or ours.ndim != 1:
+        raise ValueError(
+            f"scores of shapes {ours.shape} and {theirs.shape} are not of the same queries"
+        )
+    difference = ours - theirs
+    difference = difference[np.isfinite(difference)]
+    if not len(difference):
+        raise ValueError("the two methods have no query in common")
+    return difference
+
+
+def _swapped(difference: np.ndarray, seed: Sequence[int], resamples: int) -> np.ndarray:
+    """Mean differences after swapping the two methods for a random half of the queries."""
+    rng = np.random.default_rng([*seed, 1])  # not the bootstrap's draws
+    means = [
+        (rng.integers(0, 2, size=(size, len(difference)), dtype=np.int8) * 2.0 - 1.0) @ difference
+        for size in _chunks(len(difference), resamples)
+    ]
+    return np.concatenate(means) / len(difference)
+
+
+def _chunks(queries: int, resamples: int) -> Iterator[int]:
+    size = max(1, _CHUNK_VALUES // max(queries, 1))
+    for start in range(0, resamples, size):
+        yield min(size, resamples - start)

@@ -1,0 +1,171 @@
+"""Measure spaces on a retrieval data set: every method at every width and precision.
+
+Texts are encoded once, outside; a space brings the vectors, and one nested search gives the
+rankings of all its widths.
+"""
+
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from fusion.measure.metrics import Judgements, ndcg_at_k, recall_at_k
+from fusion.measure.rows import Row, with_intervals
+from fusion.search.topk import nested_topk
+from fusion.space.codes import Codebook, Precision
+
+if TYPE_CHECKING:
+    from fusion.inputs.corpora import RetrievalData
+
+log = logging.getLogger(__name__)
+
+NDCG_CUTOFF = 10
+RECALL_CUTOFF = 100
+
+
+@dataclass(frozen=True, eq=False)
+class Space:
+    """The vectors of one method for the queries and documents of one data set."""
+
+    method: str
+    """``encoder:NAME``, ``concat``, or a compressor's name."""
+    queries: np.ndarray
+    """float32 [q, d]; need not be unit-norm."""
+    documents: np.ndarray
+    """float32 [c, d], in the order of the data set's documents."""
+    seed: int = 0
+    """What the method was made with; the codes' rotation is drawn from it too."""
+    calibration: np.ndarray | None = None
+    """float32 [n, d], vectors of training texts that codes are fitted on; float32 needs none."""
+    dims: tuple[int, ...] | None = None
+    """Widths to measure, instead of the sweep's: ``(d,)`` for a space that is not nested."""
+
+    def __post_init__(self) -> None:
+        for name in ("queries", "documents", "calibration"):
+            rows = getattr(self, name)
+            if rows is not None and (rows.ndim != 2 or rows.shape[1] != self.queries.shape[1]):
+                raise ValueError(
+                    f"{name} of {self.method} have shape {rows.shape}; "
+                    f"the queries have {self.queries.shape[-1]} columns"
+                )
+
+    def widths(self, dims: Sequence[int]) -> list[int]:
+        """Those of the sweep's widths (or of its own) that the space can give, ascending."""
+        wanted = sorted(set(dims if self.dims is None else self.dims))
+        return [dim for dim in wanted if dim <= self.queries.shape[1]]
+
+
+def measure(
+    data: "RetrievalData",
+    spaces: Iterable[Space],
+    dims: Sequence[int],
+    precisions: Sequence[Precision | str] = (Precision.FLOAT32,),
+) -> list[Row]:
+    """Score every space at every width and precision.
+
+    Args:
+        data: The data set; its documents in descending order of their ids, so that "ties to the
+            lower index" is trec_eval's order of ties.
+        spaces: Taken one at a time, so that a generator keeps a single one in memory.
+        dims: Widths of the nested spaces; a space is measured at those it can give.
+        precisions: How documents are stored. Queries stay float32, as a search service has them.
+
+    Raises:
+        ValueError: The vectors do not fit the data set, or a code has nothing to be fitted on.
+    """
+    if any(a <= b for a, b in zip(data.doc_ids, data.doc_ids[1:], strict=False)):
+        raise ValueError(f"documents of {data.name} must be in descending order of their ids")
+    judgements = Judgements.from_qrels(data.query_ids, data.doc_ids, data.qrels)
+    wanted = [Precision(precision) for precision in precisions]
+    rows = [
+        _row(data, judgements, space, found)
+        for space in spaces
+        for found in _searched(data, space, dims, wanted)
+    ]
+    return with_intervals(rows)
+
+
+@dataclass(frozen=True, eq=False)
+class _Found:
+    """The ranking of one space at one width and precision."""
+
+    dim: int
+    precision: Precision
+    bytes_per_vector: int
+    indices: np.ndarray  # int64 (q, k)
+
+
+def _searched(
+    data: "RetrievalData", space: Space, dims: Sequence[int], precisions: Sequence[Precision]
+) -> Iterator[_Found]:
+    _check_fits(data, space)
+    widths = space.widths(dims)
+    if not widths:
+        log.warning(
+            "%s has %d columns: none of the widths %s fits, it is left out",
+            space.method, space.queries.shape[1], ",".join(map(str, dims)),
+        )  # fmt: skip
+        return
+    for precision in precisions:
+        log.info("%s: searching %s in %s", data.name, space.method, precision)
+        if precision is Precision.FLOAT32:
+            indices = _ranked(data, space.queries, space.documents, widths)  # (l, q, k)
+            for dim, of_dim in zip(widths, indices, strict=True):
+                yield _Found(dim, precision, 4 * dim, of_dim)
+        else:
+            for dim in widths:
+                yield _coded(data, space, dim, precision)
+
+
+def _coded(data: "RetrievalData", space: Space, dim: int, precision: Precision) -> _Found:
+    if space.calibration is None and not precision.is_float:
+        raise ValueError(
+            f"{space.method} has no calibration vectors for {precision}; "
+            "give vectors of its training texts, or ask for float32 or float16"
+        )
+    # A float precision fits nothing: the documents only tell it the width.
+    fitted_on = space.documents[:1] if space.calibration is None else space.calibration
+    book = Codebook.fit(fitted_on, precision, dim, seed=space.seed)
+    decoded = book.decode(book.encode(space.documents))  # (c, dim)
+    indices = _ranked(data, space.queries, decoded, [dim])
+    return _Found(dim, precision, book.bytes_per_vector, indices[0])
+
+
+def _ranked(
+    data: "RetrievalData", queries: np.ndarray, documents: np.ndarray, dims: Sequence[int]
+) -> np.ndarray:
+    """The first documents of every query at every width, int64 [l, q, k]."""
+    _, indices = nested_topk(queries, documents, dims, RECALL_CUTOFF, exclude=data.exclude)
+    return indices.numpy()
+
+
+def _row(data: "RetrievalData", judgements: Judgements, space: Space, found: _Found) -> Row:
+    per_query = ndcg_at_k(found.indices, judgements, NDCG_CUTOFF)
+    counted = int(np.isfinite(per_query).sum())
+    if not counted:
+        raise ValueError(f"no query of {data.name} has both a judgement and a document to find")
+    return Row(
+        data=data.name,
+        split=data.split,
+        method=space.method,
+        dim=found.dim,
+        precision=str(found.precision),
+        bytes_per_vector=found.bytes_per_vector,
+        seed=space.seed,
+        ndcg_at_10=float(np.nanmean(per_query)),
+        ndcg_at_10_ci95=(np.nan, np.nan),
+        recall_at_100=float(np.nanmean(recall_at_k(found.indices, judgements, RECALL_CUTOFF))),
+        queries=counted,
+        per_query=per_query,
+    )
+
+
+def _check_fits(data: "RetrievalData", space: Space) -> None:
+    shapes = (len(space.queries), len(space.documents))
+    if shapes != (len(data.query_ids), len(data.doc_ids)):
+        raise ValueError(
+            f"{space.method} has {shapes[0]} queries and {shapes[1]} documents; "
+            f"{data.name} has {len(data.query_ids)} and {len(data.doc_ids)}"
+        )
