@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from fusion.measure.statistics import bootstrap_means, compare, intervals
+from fusion.measure.statistics import bootstrap_means, compare, compare_columns, holm, intervals
 
 
 def test_interval_is_normal_theory_for_many_queries():
@@ -108,3 +108,21 @@ def test_scores_of_other_queries_are_refused():
         compare([np.array([np.nan, 1.0])], [np.array([1.0, np.nan])])
     with pytest.raises(ValueError, match="no data set"):
         compare([], [])
+
+
+def test_many_comparisons_at_once_are_those_one_by_one():
+    rng = np.random.default_rng(7)
+    sets = [rng.random((50, 3)), rng.random((30, 3))]
+    sets[0][4, 1] = np.nan
+    together = compare_columns(sets, resamples=500)
+    for column, got in enumerate(together):
+        alone = compare([s[:, column] for s in sets], [np.zeros(50), np.zeros(30)], resamples=500)
+        assert got.p_value == alone.p_value
+        assert got.queries == alone.queries == (79 if column == 1 else 80)
+        np.testing.assert_allclose(got.ci95, alone.ci95, atol=1e-12)
+
+
+def test_holm_by_hand():
+    assert holm([0.01, 0.04, 0.03]) == pytest.approx([0.03, 0.06, 0.06])
+    assert holm([0.9, 0.6]) == [1.0, 1.0]
+    assert holm([]) == []
