@@ -1,0 +1,164 @@
+"""Nested losses: every width of the student against the teacher, in one pass over the columns.
+
+All of them read the student through its cosine matrices. The Gram matrix of a prefix is the running
+sum of its segments' Gram matrices, so that all widths together cost one full Gram matrix and not
+one for each; nothing of shape ``[n, n, d]`` is ever made. The gradient is nested alike: a segment
+belongs to its own width and to all wider ones, so their pulls are added up first and the segment
+sees one matrix product.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Level = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Cosines ``[n, n]`` of one width to the loss (a scalar) and slope + slopeᵀ, where the slope is
+the loss's derivative by the cosines; the diagonal must carry no slope."""
+
+
+class NestedLoss(ABC):
+    """A loss on the cosine matrix of each width, summed over the widths."""
+
+    def __call__(self, student: Tensor, teacher: Tensor, dims: Sequence[int]) -> Tensor:
+        """The scalar loss; gradients reach the student only.
+
+        Args:
+            student: nested vectors ``[n, d]``, any norm.
+            teacher: embeddings ``[n, D]`` of the same texts, any norm.
+            dims: increasing widths of the student to compare, the last at most d.
+        """
+        # Half-precision cosines would round away the differences that decide a ranking.
+        with torch.autocast(student.device.type, enabled=False):
+            with torch.no_grad():
+                level = self.level(cosines(_at_least_float32(teacher)))
+            return _NestedGram.apply(_at_least_float32(student), tuple(dims), level)
+
+    @abstractmethod
+    def level(self, target: Tensor) -> Level:
+        """The loss of one width against the teacher's cosine matrix ``[n, n]``."""
+
+
+@dataclass(frozen=True)
+class GramMSE(NestedLoss):
+    """Mean squared difference of the off-diagonal cosines: the paper's loss."""
+
+    def level(self, target: Tensor) -> Level:
+        """The loss of one width against the teacher's cosine matrix ``[n, n]``."""
+        pairs = max(len(target) * (len(target) - 1), 1)
+
+        def mse(cosines: Tensor) -> tuple[Tensor, Tensor]:
+            difference = (cosines - target).fill_diagonal_(0)  # (n, n)
+            flat = difference.view(-1)
+            value = torch.dot(flat, flat) / pairs
+            return value, difference.mul_(4 / pairs)  # symmetric: 2 / pairs, twice
+
+        return mse
+
+
+@dataclass(frozen=True)
+class NeighbourKL(NestedLoss):
+    """Divergence of each text's distribution over its neighbours in the batch.
+
+    The neighbours of a text are all other texts of the batch, with softmax(cosine / temperature):
+    near ones weigh, far ones hardly count, so what is kept is the ranking. Mean over the texts of
+    KL(teacher || student).
+    """
+
+    temperature: float = 0.05
+    """Lower looks at fewer neighbours."""
+
+    def __post_init__(self) -> None:
+        if not self.temperature > 0:
+            raise ValueError(f"temperature must be positive, got {self.temperature}")
+
+    def level(self, target: Tensor) -> Level:
+        """The loss of one width against the teacher's cosine matrix ``[n, n]``."""
+        n, temperature = len(target), self.temperature
+        log_wanted = _log_neighbours(target, temperature)  # (n, n)
+        wanted = log_wanted.exp()  # (n, n)
+        surprise = (wanted * log_wanted).sum()
+
+        def kl(cosines: Tensor) -> tuple[Tensor, Tensor]:
+            log_given = _log_neighbours(cosines, temperature)  # (n, n)
+            value = (surprise - (wanted * log_given).sum()) / n
+            slope = log_given.exp_().sub_(wanted).mul_(1 / (temperature * n))  # (n, n)
+            return value, slope + slope.T
+
+        return kl
+
+
+LOSSES: dict[str, type[NestedLoss]] = {"mse": GramMSE, "kl": NeighbourKL}
+
+
+def cosines(vectors: Tensor) -> Tensor:
+    """The cosine matrix ``[n, n]`` of ``[n, d]``; a zero vector is at cosine 0 to all."""
+    unit = torch.nn.functional.normalize(vectors, dim=1)  # (n, d)
+    return unit @ unit.T
+
+
+def _log_neighbours(similarities: Tensor, temperature: float) -> Tensor:
+    """Log-probabilities ``[n, n]`` over the other texts."""
+    # Finite, because 0 * -inf is NaN; exp of it is 0 all the same.
+    scaled = (similarities / temperature).fill_diagonal_(-1e9)  # (n, n)
+    return torch.log_softmax(scaled, dim=1)
+
+
+def _at_least_float32(vectors: Tensor) -> Tensor:
+    return vectors.float() if vectors.dtype in (torch.bfloat16, torch.float16) else vectors
+
+
+class _NestedGram(torch.autograd.Function):
+    """Loss and gradient in one go, since the levels have all that the gradient needs."""
+
+    @staticmethod
+    def forward(ctx: Any, student: Tensor, dims: tuple[int, ...], level: Level) -> Tensor:  # noqa: ANN401 - torch has no public type for it
+        wanted = ctx.needs_input_grad[0]
+        gram = student.new_zeros(len(student), len(student))  # (n, n)
+        total, pulls, start = student.new_zeros(()), [], 0
+        for stop in dims:
+            segment = student[:, start:stop]  # (n, stop - start)
+            gram.addmm_(segment, segment.T)
+            norms = gram.diagonal().sqrt()  # (n,)
+            inverse = torch.where(norms > 0, 1 / norms, 0)  # (n,)
+            inverses = torch.outer(inverse, inverse)  # (n, n)
+            cosines = gram * inverses  # (n, n)
+            value, slope = level(cosines)
+            total += value
+            if wanted:
+                pulls.append(_pull(slope, cosines, inverses))
+            start = stop
+        if wanted:
+            ctx.save_for_backward(_gradient(student, dims, pulls))
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
+        (gradient,) = ctx.saved_tensors
+        return gradient * grad, None, None
+
+
+def _pull(slope: Tensor, cosines: Tensor, inverses: Tensor) -> Tensor:
+    """The matrix ``[n, n]`` that, times a width's vectors, is the gradient of its loss by them.
+
+    With G the Gram matrix and cos = G / (|i| |j|), a vector is moved by every vector that it is
+    compared with, and by itself, because its own norm stands in the denominator.
+    """
+    own = (slope * cosines).sum(dim=1)  # (n,)
+    pull = slope.mul_(inverses)  # (n, n)
+    pull.diagonal().sub_(own * inverses.diagonal())
+    return pull
+
+
+def _gradient(student: Tensor, dims: tuple[int, ...], pulls: list[Tensor]) -> Tensor:
+    """Gradient ``[n, d]``: each segment feels its own width and all wider ones."""
+    gradient = torch.zeros_like(student)  # (n, d)
+    together = torch.zeros_like(pulls[0])  # (n, n)
+    for level in range(len(dims) - 1, -1, -1):
+        start = dims[level - 1] if level else 0
+        together += pulls[level]
+        gradient[:, start : dims[level]] = together @ student[:, start : dims[level]]
+    return gradient

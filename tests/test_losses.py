@@ -1,0 +1,135 @@
+import math
+
+import pytest
+import torch
+
+from fusion.space.losses import LOSSES, GramMSE, NeighbourKL, cosines
+
+DIMS = [(5,), (1, 2, 3, 5, 8), (3, 8), (2, 5)]
+ORACLES = {}
+
+
+def oracle(name):
+    return lambda function: ORACLES.setdefault(name, function)
+
+
+def cosine(a, b):
+    return (a @ b) / (a.norm() * b.norm())
+
+
+@oracle("mse")
+def slow_mse(student, teacher, dims):
+    n, total = len(student), 0.0
+    for dim in dims:
+        pairs = [(i, j) for i in range(n) for j in range(n) if i != j]
+        for i, j in pairs:
+            given = cosine(student[i, :dim], student[j, :dim])
+            total = total + (given - cosine(teacher[i], teacher[j])) ** 2 / len(pairs)
+    return total
+
+
+@oracle("kl")
+def slow_kl(student, teacher, dims, temperature=0.05):
+    n, total = len(student), 0.0
+    for dim in dims:
+        for i in range(n):
+            others = [j for j in range(n) if j != i]
+            given = torch.stack([cosine(student[i, :dim], student[j, :dim]) for j in others])
+            wanted = torch.stack([cosine(teacher[i], teacher[j]) for j in others])
+            given, wanted = (given / temperature).softmax(0), (wanted / temperature).softmax(0)
+            total = total + (wanted * (wanted / given).log()).sum() / n
+    return total
+
+
+@pytest.fixture
+def pair():
+    generator = torch.Generator().manual_seed(0)
+    student = torch.randn(7, 8, generator=generator, dtype=torch.float64)
+    return student, torch.randn(7, 11, generator=generator, dtype=torch.float64)
+
+
+def value_and_gradient(loss, student, teacher, dims):
+    leaf = student.clone().requires_grad_()
+    value = loss(leaf, teacher, dims)
+    value.backward()
+    return value.detach(), leaf.grad
+
+
+@pytest.mark.parametrize("dims", DIMS)
+@pytest.mark.parametrize("name", LOSSES)
+def test_value_and_gradient_equal_a_double_loop(name, dims, pair):
+    value, gradient = value_and_gradient(LOSSES[name](), *pair, dims)
+    expected, expected_gradient = value_and_gradient(ORACLES[name], *pair, dims)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(gradient, expected_gradient)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_float32_and_upstream_scale(name, pair):
+    student, teacher = pair[0].float().requires_grad_(), pair[1].float()
+    (3 * LOSSES[name]()(student, teacher, (3, 8))).backward()
+    _, expected = value_and_gradient(ORACLES[name], *pair, (3, 8))
+    torch.testing.assert_close(student.grad.double(), 3 * expected, rtol=1e-3, atol=1e-5)
+
+
+def test_temperature_is_heeded(pair):
+    value = NeighbourKL(temperature=0.7)(*pair, (5,))
+    torch.testing.assert_close(value, slow_kl(*pair, (5,), temperature=0.7))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_zero_when_the_student_keeps_every_cosine(name, pair):
+    turned = 3 * pair[1] @ torch.linalg.qr(torch.randn(11, 11, dtype=torch.float64))[0]
+    value, gradient = value_and_gradient(LOSSES[name](), turned, pair[1], (11,))
+    assert value == pytest.approx(0, abs=1e-12)
+    assert gradient.abs().max() == pytest.approx(0, abs=1e-12)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_last_columns_feel_only_the_full_width(name, pair):
+    _, narrow = value_and_gradient(LOSSES[name](), *pair, (2, 5))
+    assert (narrow[:, 5:] == 0).all()
+    _, both = value_and_gradient(LOSSES[name](), *pair, (2, 5, 8))
+    _, full = value_and_gradient(LOSSES[name](), *pair, (8,))
+    torch.testing.assert_close(both[:, 5:], full[:, 5:])
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_norms_do_not_matter(name, pair):
+    loss, scales = LOSSES[name](), torch.linspace(0.1, 9, 7, dtype=torch.float64)[:, None]
+    torch.testing.assert_close(loss(pair[0] * scales, pair[1], (2, 8)), loss(*pair, (2, 8)))
+    torch.testing.assert_close(loss(pair[0], pair[1] * scales, (2, 8)), loss(*pair, (2, 8)))
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_half_precision_is_compared_in_float32(name, pair):
+    student, teacher = pair[0].bfloat16(), pair[1].float()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        value, gradient = value_and_gradient(LOSSES[name](), student, teacher, (3, 8))
+    assert value.dtype == torch.float32
+    assert gradient.dtype == torch.bfloat16
+    expected = ORACLES[name](student.float(), teacher, (3, 8))
+    torch.testing.assert_close(value, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_degenerate_batches_stay_finite(name):
+    student = torch.zeros(3, 4)
+    student[1, 2] = 1.0  # zero vectors at width 2, two of them at width 4
+    for rows in (3, 1):
+        value, gradient = value_and_gradient(
+            LOSSES[name](), student[:rows], torch.eye(3)[:rows], (2, 4)
+        )
+        assert math.isfinite(value)
+        assert gradient.isfinite().all()
+    assert cosines(student)[0].tolist() == [0, 0, 0]
+
+
+def test_nothing_is_computed_for_a_gradient_that_nobody_wants(pair, monkeypatch):
+    monkeypatch.setattr("fusion.space.losses._pull", None)
+    assert GramMSE()(*pair, (2, 8)) > 0
+
+
+def test_temperature_must_be_positive():
+    with pytest.raises(ValueError, match="temperature must be positive, got 0"):
+        NeighbourKL(temperature=0)
