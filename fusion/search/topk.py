@@ -9,13 +9,16 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from fusion.search import keys, per_level
+from fusion.search import cpu, keys, per_level
 from fusion.search.norms import PrefixNorms, prefix_norms
 from fusion.search.problem import Problem, Rows, as_tensor, check_dims, pose
 
 __all__ = ["corpus_norms", "nested_topk"]
 
-ENGINES: dict[str, Callable[[Problem], Tensor]] = {"per-level": per_level.search}
+ENGINES: dict[str, Callable[[Problem], Tensor]] = {
+    "cpu": cpu.search,
+    "per-level": per_level.search,
+}
 
 
 def nested_topk(
@@ -64,7 +67,10 @@ def nested_topk(
             nested_topk(queries, corpus, [d], k, exclude=exclude, backend=backend) for d in dims
         ]
         return torch.cat([scores for scores, _ in parts]), torch.cat([found for _, found in parts])
-    return finish(ENGINES["per-level" if backend == "auto" else backend](problem), problem)
+    if not (len(problem.queries) and problem.keep):
+        found = torch.empty(len(problem.dims), len(problem.queries), problem.keep, dtype=torch.long)
+        return finish(found, problem)
+    return finish(ENGINES["cpu" if backend == "auto" else backend](problem), problem)
 
 
 def corpus_norms(corpus: Rows, dims: Sequence[int]) -> PrefixNorms:

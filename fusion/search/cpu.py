@@ -1,0 +1,101 @@
+"""The CPU engine: one accumulated matrix product for all levels, filtered while it is in cache.
+
+For a tile of queries and documents the scores of level i are those of level i - 1 plus the product
+of one more segment of the columns. After each segment the tile is scaled by the documents' inverse
+prefix norms and whatever exceeds its query's threshold is kept; everything else is forgotten.
+"""
+
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fusion.search import keys
+from fusion.search.problem import Problem
+from fusion.search.products import tuned_products
+from fusion.search.survivors import Survivors
+
+TILE_SCORES = 2**20  # scores of a tile: 4 MB, twice (raw and scaled)
+TILE_DOCUMENTS = 4096
+BUFFER_KEYS = 2**23  # keys that the survivors of all levels of one block may take: 64 MB
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How the work is cut; results never depend on it."""
+
+    queries: int
+    """Queries in a block, one block at a time a thread."""
+    documents: int
+    """Documents in a tile."""
+    threads: int
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that cannot make progress."""
+        for field, value in vars(self).items():
+            if value < 1:
+                raise ValueError(f"{field} must be at least 1, got {value}")
+
+
+def default_tiling(problem: Problem) -> Tiling:
+    """Tiles that stay in the last cache, wide enough that the first one gives a good threshold."""
+    documents = max(TILE_DOCUMENTS, 8 * problem.keep)
+    if len(problem.corpus) <= 2.5 * documents:
+        documents = len(problem.corpus)
+    buffered = max(1, BUFFER_KEYS // (len(problem.dims) * 2 * problem.keep))
+    queries = max(1, min(buffered, TILE_SCORES // max(1, documents)))
+    return Tiling(queries, max(1, documents), torch.get_num_threads())
+
+
+def search(problem: Problem, tiling: Tiling | None = None) -> Tensor:
+    """The best keys of every level, int64 [l, q, keep]."""
+    tiling = tiling or default_tiling(problem)
+    blocks = list(_cut(len(problem.queries), tiling.queries))
+    ranges = [slice(0, len(problem.corpus))]
+    if len(blocks) < tiling.threads:  # too few queries for all threads: share the documents
+        ranges = list(_cut(len(problem.corpus), -(-len(problem.corpus) // tiling.threads)))
+    best = torch.full((len(problem.dims), len(problem.queries), problem.keep), keys.EMPTY)
+    jobs = [(block, documents) for block in blocks for documents in ranges]
+    with tuned_products(), ThreadPoolExecutor(tiling.threads) as pool:
+        found = pool.map(lambda job: _search_block(problem, job[0], job[1], tiling.documents), jobs)
+        for (block, _), part in zip(jobs, found, strict=True):
+            best[:, block] = (
+                part if len(ranges) == 1 else keys.merge([best[:, block], part], problem.keep)
+            )
+    return best
+
+
+def _cut(total: int, size: int) -> Iterator[slice]:
+    return (slice(start, min(start + size, total)) for start in range(0, total, max(1, size)))
+
+
+def _search_block(problem: Problem, block: slice, documents: slice, tile: int) -> Tensor:
+    queries = problem.queries[block]
+    exclude = None if problem.exclude is None else problem.exclude[block]
+    survivors = [Survivors(len(queries), problem.keep) for _ in problem.dims]
+    raw, scaled = torch.empty(2, len(queries) * min(tile, len(problem.corpus)))
+    mask = np.empty(len(raw), bool)
+    for start in range(documents.start, documents.stop, tile):
+        stop = min(start + tile, documents.stop)
+        shape, size = (len(queries), stop - start), len(queries) * (stop - start)
+        dots, scores = raw[:size].view(shape), scaled[:size].view(shape)
+        hidden = _hidden(exclude, start, stop)
+        columns = problem.documents(start, stop, problem.dims[-1]).T  # (d, c)
+        for level, (a, b) in enumerate(pairwise((0, *problem.dims))):
+            torch.addmm(dots, queries[:, a:b], columns[a:b], beta=float(level > 0), out=dots)
+            torch.mul(dots, problem.corpus_norms.inverse[level, start:stop], out=scores)
+            scores[hidden] = -torch.inf
+            survivors[level].add(scores.numpy(), start, mask[:size].reshape(shape))
+    return torch.stack([torch.from_numpy(level.best().copy()) for level in survivors])
+
+
+def _hidden(exclude: Tensor | None, start: int, stop: int) -> tuple[Tensor, ...]:
+    """Where a tile's excluded documents stand in it, rows and columns."""
+    if exclude is None:
+        return (torch.empty(0, dtype=torch.long),) * 2
+    rows = torch.nonzero((exclude >= start) & (exclude < stop)).squeeze(1)
+    return rows, exclude[rows] - start
