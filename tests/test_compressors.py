@@ -54,7 +54,7 @@ def test_a_narrow_fit_is_the_prefix_of_a_wide_one(make, embeddings):
 def test_rows_are_transformed_one_by_one(make, embeddings, monkeypatch):
     compressor = make().fit(embeddings)
     whole = compressor.transform(embeddings)
-    monkeypatch.setattr("fusion.space.compressors._ROWS", 10)
+    monkeypatch.setattr("fusion.space.compressor._ROWS", 10)
     np.testing.assert_allclose(compressor.transform(embeddings), whole, rtol=1e-5, atol=1e-6)
     assert compressor.transform(embeddings[:0]).shape == (0, 12)
 

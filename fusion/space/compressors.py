@@ -5,169 +5,29 @@ unit-norm; whoever compares them slices first and normalises then.
 """
 
 import json
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, ClassVar, Protocol, Self, runtime_checkable
+from typing import Any, Self
 
 import numpy as np
+import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from fusion.errors import FusionError
+from fusion.space.compressor import FORMAT, Compressor, FittedCompressor, chunks
+from fusion.space.head import FusionHead, HeadConfig
+from fusion.space.recipe import TrainConfig
 
-_ROWS = 16_384  # rows handled at a time, so that a memory-mapped input never has to fit in memory
-_FORMAT = "fusion.compressor"  # the metadata key under which the configuration stands
-
-
-@runtime_checkable
-class Compressor(Protocol):
-    """What every compressor offers."""
-
-    name: ClassVar[str]
-
-    @property
-    def in_dim(self) -> int:
-        """Width of the input, known after ``fit``."""
-
-    @property
-    def out_dim(self) -> int:
-        """Width of the output, known after ``fit``."""
-
-    def fit(self, embeddings: np.ndarray) -> Self:
-        """Learn from ``[n, in_dim]`` training embeddings; never from those that are measured."""
-
-    def transform(self, embeddings: np.ndarray) -> np.ndarray:
-        """Float32 ``[n, out_dim]``, nested, not unit-norm."""
-
-    def save(self, path: Path | str) -> None:
-        """Write one safetensors file, whole or not at all; ``load_compressor`` reads it."""
-
-
-class FittedCompressor(ABC):
-    """What the compressors share: checks, work in chunks of rows, and one file format."""
-
-    name: ClassVar[str]
-    _loaders: ClassVar[dict[str, type["FittedCompressor"]]] = {}
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:  # noqa: ANN401 - passed on as they are
-        super().__init_subclass__(**kwargs)
-        if "name" in cls.__dict__:
-            FittedCompressor._loaders[cls.name] = cls
-
-    def __init__(self, out_dim: int | None = None) -> None:
-        if out_dim is not None and out_dim < 1:
-            raise ValueError(f"out_dim must be positive, got {out_dim}")
-        self._wanted = out_dim
-        self._shape: tuple[int, int] | None = None  # (in_dim, out_dim) once fitted
-
-    @property
-    def in_dim(self) -> int:
-        """Width of the input."""
-        return self._fitted()[0]
-
-    @property
-    def out_dim(self) -> int:
-        """Width of the output."""
-        return self._fitted()[1]
-
-    def fit(self, embeddings: np.ndarray) -> Self:
-        """Learn from ``[n, in_dim]`` training embeddings."""
-        if embeddings.ndim != 2 or len(embeddings) == 0:
-            raise ValueError(
-                f"embeddings to fit on must be [n, D] with n > 0, got {list(embeddings.shape)}"
-            )
-        in_dim = embeddings.shape[1]
-        out_dim = self._wanted or in_dim
-        if out_dim > in_dim and not self._may_widen():
-            raise ValueError(f"out_dim {out_dim} is more than the input's {in_dim} dims")
-        self._fit(embeddings, out_dim)
-        self._shape = (in_dim, out_dim)
-        return self
-
-    def transform(self, embeddings: np.ndarray) -> np.ndarray:
-        """Float32 ``[n, out_dim]``, nested, not unit-norm."""
-        in_dim, out_dim = self._fitted()
-        if embeddings.ndim != 2 or embeddings.shape[1] != in_dim:
-            raise ValueError(
-                f"{self.name} was fitted on [n, {in_dim}] embeddings, got {list(embeddings.shape)}"
-            )
-        out = np.empty((len(embeddings), out_dim), dtype=np.float32)
-        for rows, chunk in chunks(embeddings):
-            out[rows] = self._project(chunk)  # (rows, out_dim)
-        return out
-
-    def save(self, path: Path | str) -> None:
-        """Write one safetensors file: the tensors, and the configuration as JSON in its header."""
-        in_dim, out_dim = self._fitted()
-        config = {"name": self.name, "in_dim": in_dim, "out_dim": out_dim, **self._config()}
-        path = Path(path)
-        partial = path.with_name(f"{path.name}.partial")
-        tensors = {k: np.ascontiguousarray(v) for k, v in self._tensors().items()}
-        try:
-            save_file(tensors, partial, metadata={_FORMAT: json.dumps(config)})
-            partial.replace(path)  # a killed run leaves the old file or the new one, never half
-        finally:
-            partial.unlink(missing_ok=True)
-
-    def _fitted(self) -> tuple[int, int]:
-        if self._shape is None:
-            raise FusionError(f"{self.name} is not fitted yet: call fit(embeddings) first")
-        return self._shape
-
-    def _may_widen(self) -> bool:
-        return False
-
-    @abstractmethod
-    def _fit(self, embeddings: np.ndarray, out_dim: int) -> None:
-        """Learn; ``embeddings`` and ``out_dim`` are checked."""
-
-    @abstractmethod
-    def _project(self, chunk: np.ndarray) -> np.ndarray:
-        """Float32 ``[rows, in_dim]`` to ``[rows, out_dim]``."""
-
-    @abstractmethod
-    def _config(self) -> dict[str, Any]:
-        """JSON values that, with the tensors, give the compressor back."""
-
-    @abstractmethod
-    def _tensors(self) -> dict[str, np.ndarray]:
-        """What was learned."""
-
-    @classmethod
-    @abstractmethod
-    def _restore(cls, config: dict[str, Any], tensors: dict[str, np.ndarray]) -> Self:
-        """The inverse of ``_config`` and ``_tensors``."""
-
-
-def load_compressor(path: Path | str) -> FittedCompressor:
-    """Read what any compressor's ``save`` wrote.
-
-    Raises:
-        FusionError: the file is missing, is not safetensors, or holds no compressor.
-    """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            header = (file.metadata() or {}).get(_FORMAT)
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no iter
-    except (OSError, SafetensorError) as error:
-        raise FusionError(f"cannot read a compressor from {path}: {error}") from error
-    if header is None:
-        raise FusionError(f"{path} holds tensors but no compressor (no {_FORMAT} in its header)")
-    config = json.loads(header)
-    known = FittedCompressor._loaders
-    if config["name"] not in known:
-        raise FusionError(f"{path} holds the unknown compressor {config['name']!r}")
-    compressor = known[config["name"]]._restore(config, tensors)
-    compressor._shape = (config["in_dim"], config["out_dim"])
-    return compressor
-
-
-def chunks(array: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
-    """Slices of rows and their float32 contents."""
-    for start in range(0, len(array), _ROWS):
-        rows = slice(start, min(start + _ROWS, len(array)))
-        yield rows, np.asarray(array[rows], dtype=np.float32)  # (rows, d)
+__all__ = [
+    "PCA",
+    "Compressor",
+    "FirstK",
+    "Gaussian",
+    "HeadCompressor",
+    "RandomK",
+    "load_compressor",
+]
 
 
 class FirstK(FittedCompressor):
@@ -340,3 +200,92 @@ def _principal(embeddings: np.ndarray, centred: bool) -> tuple[np.ndarray, np.nd
     if values[0] == 0:
         raise ValueError("embeddings to fit on are all equal or zero: there is nothing to keep")
     return values, vectors[:, ::-1], mean
+
+
+class HeadCompressor(FittedCompressor):
+    """A trained head, always in eval mode."""
+
+    name = "head"
+
+    def __init__(
+        self,
+        dims: Sequence[int],
+        config: TrainConfig | None = None,
+        head: FusionHead | None = None,
+    ) -> None:
+        """Wrap a head, or train one in ``fit``.
+
+        Args:
+            dims: increasing widths that it is trained for; the last is the width of the output.
+            config: how ``fit`` trains, or how the head was trained.
+            head: a trained head.
+        """
+        super().__init__(dims[-1])
+        self.dims = tuple(dims)
+        self.config = config or TrainConfig()
+        if head is not None:
+            self._hold(head)
+
+    @property
+    def head(self) -> FusionHead:
+        """The head itself, in eval mode."""
+        self._fitted()
+        return self._head
+
+    def _hold(self, head: FusionHead) -> None:
+        self._head = head.eval()
+        self._shape = (head.config.in_dim, head.config.out_dim)
+
+    def _fit(self, embeddings: np.ndarray, out_dim: int) -> None:
+        from fusion.space.training import fit_head  # lightning takes seconds to import
+
+        self._hold(fit_head(embeddings, self.config, self.dims).head)
+
+    def _project(self, chunk: np.ndarray) -> np.ndarray:
+        device = self._head.linear.weight.device
+        with torch.inference_mode():
+            return self._head(torch.from_numpy(chunk).to(device)).cpu().numpy()  # (rows, d)
+
+    def _config(self) -> dict[str, Any]:
+        return {
+            "dims": list(self.dims),
+            "train": self.config.to_dict(),
+            "head": asdict(self._head.config),
+        }
+
+    def _tensors(self) -> dict[str, np.ndarray]:
+        return {key: value.cpu().numpy() for key, value in self._head.state_dict().items()}
+
+    @classmethod
+    def _restore(cls, config: dict[str, Any], tensors: dict[str, np.ndarray]) -> Self:
+        head = FusionHead(HeadConfig(**config["head"]))
+        head.load_state_dict({key: torch.from_numpy(value) for key, value in tensors.items()})
+        return cls(config["dims"], TrainConfig(**config["train"]), head)
+
+
+_KINDS: dict[str, type[FittedCompressor]] = {
+    kind.name: kind for kind in (FirstK, RandomK, Gaussian, PCA, HeadCompressor)
+}
+
+
+def load_compressor(path: Path | str) -> FittedCompressor:
+    """Read what any compressor's ``save`` wrote.
+
+    Raises:
+        FusionError: the file is missing, is not safetensors, or holds no compressor.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = (file.metadata() or {}).get(FORMAT)
+            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - no iter
+    except (OSError, SafetensorError) as error:
+        raise FusionError(f"cannot read a compressor from {path}: {error}") from error
+    if header is None:
+        raise FusionError(f"{path} holds tensors but no compressor (no {FORMAT} in its header)")
+    config = json.loads(header)
+    kind = _KINDS.get(config["name"])
+    if kind is None:
+        raise FusionError(f"{path} holds the unknown compressor {config['name']!r}")
+    compressor = kind._restore(config, tensors)
+    compressor._shape = (config["in_dim"], config["out_dim"])
+    return compressor

@@ -1,0 +1,85 @@
+"""Batches of embeddings that already lie where they are needed: indices travel, rows do not."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+class Rows:
+    """Embeddings by index: resident on the device when they fit, else read from where they are.
+
+    Args:
+        embeddings: ``[n, D]``, in memory or memory-mapped.
+        device: where batches are wanted.
+    """
+
+    def __init__(self, embeddings: np.ndarray, device: torch.device) -> None:
+        self._embeddings = embeddings
+        self._device = device
+        self._resident: Tensor | None = None
+        if device.type == "cuda" and 4 * embeddings.size < 0.6 * torch.cuda.mem_get_info(device)[0]:
+            self._resident = torch.as_tensor(
+                np.asarray(embeddings, dtype=np.float32), device=device
+            )  # (n, D)
+
+    def __getitem__(self, indices: Tensor) -> Tensor:
+        """Float32 rows ``[b, D]`` on the device, for int64 indices ``[b]``."""
+        if self._resident is not None:
+            return self._resident[indices.to(self._device)]
+        rows = np.asarray(self._embeddings[indices.cpu().numpy()], dtype=np.float32)  # (b, D)
+        return torch.from_numpy(rows).to(self._device)
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Shuffled batches of indices; epoch e of a seed has the same batches in every run.
+
+    With several processes each takes every ``world``-th batch. The rest that fills no batch is
+    left out of an epoch: a short batch would compare its texts with fewer others.
+    """
+
+    indices: Tensor
+    """Int64 ``[n]``, the texts to draw from."""
+    batch_size: int
+    steps: int
+    """Batches of an epoch, for each process; ``len`` of the whole."""
+    seed: int
+    epoch: Callable[[], int]
+    """Tells the epoch that is about to begin."""
+    rank: int = 0
+    world: int = 1
+
+    def __len__(self) -> int:
+        return self.steps
+
+    def __iter__(self) -> Iterator[Tensor]:
+        generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch())
+        order = self.indices[torch.randperm(len(self.indices), generator=generator)]  # (n,)
+        for step in range(self.steps):
+            start = (step * self.world + self.rank) * self.batch_size
+            # Sorted, because a memory-mapped file is read faster in its own order.
+            yield order[start : start + self.batch_size].sort().values  # (b,)
+
+
+def split(n: int, held_back: float, seed: int) -> tuple[Tensor, Tensor]:
+    """Int64 indices of training and of held-back texts, both sorted; at least two held back."""
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))  # (n,)
+    held = min(max(round(n * held_back), 2), n)
+    return order[held:].sort().values, order[:held].sort().values
+
+
+class HeldBack:
+    """The same batches every time, of equal size; a rest is left out unless it is all there is."""
+
+    def __init__(self, indices: Tensor, batch_size: int) -> None:
+        whole = len(indices) // batch_size * batch_size
+        self._batches = indices[:whole].split(batch_size) if whole else (indices,)
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[Tensor]:
+        return iter(self._batches)

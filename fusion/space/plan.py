@@ -1,0 +1,85 @@
+"""What a training will do with its texts and devices, worked out before it begins."""
+
+import hashlib
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fusion.errors import FusionError
+from fusion.space.batches import split
+from fusion.space.recipe import TrainConfig
+
+_VALIDATIONS = 25  # about so many in a run given in steps, whose epochs may be very short
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Texts, batches and epochs of one training."""
+
+    embeddings: np.ndarray
+    config: TrainConfig
+    dims: tuple[int, ...]
+    train: Tensor
+    held: Tensor
+    batch_size: int
+    world: int
+    epoch_steps: int
+    epochs: int
+    validate_every: int
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a checkpoint must agree with: configuration, widths and embeddings."""
+        n = len(self.embeddings)
+        sample = np.ascontiguousarray(self.embeddings[:: max(n // 16, 1)], dtype=np.float32)
+        digest = hashlib.blake2b(sample.tobytes(), digest_size=8).hexdigest()
+        shape = list(self.embeddings.shape)
+        settings = self.config.to_dict()
+        for where in ("device", "strategy"):  # a training may move to another machine
+            del settings[where]
+        return {**settings, "dims": list(self.dims), "embeddings": [*shape, digest]}
+
+
+def make_plan(embeddings: np.ndarray, config: TrainConfig, dims: tuple[int, ...]) -> Plan:
+    """Split the texts, and count batches and epochs.
+
+    Raises:
+        ValueError: too few texts.
+    """
+    train, held = split(len(embeddings), config.validation, config.seed)
+    world = _device_count(config) * config.nodes
+    batch_size = min(config.batch_size, len(train) // world)
+    if batch_size < 2:
+        raise ValueError(
+            f"{len(embeddings)} texts are too few to train on: at least {2 + 2 * world} are needed"
+        )
+    epoch_steps = len(train) // (batch_size * world)
+    epochs, every = config.epochs, 1
+    if epochs is None:
+        assert config.steps is not None  # TrainConfig has either
+        epoch_steps = min(epoch_steps, config.steps)
+        epochs = max(1, round(config.steps / epoch_steps))
+        every = math.ceil(epochs / _VALIDATIONS)
+        epochs = math.ceil(epochs / every) * every  # the last epoch is validated too
+    return Plan(
+        embeddings, config, dims, train, held, batch_size, world, epoch_steps, epochs, every
+    )
+
+
+def accelerator(config: TrainConfig) -> str:
+    """The kind of device to train on: "cuda" or "cpu"."""
+    if config.device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise FusionError("device cuda was asked for, but torch sees none; use cpu or auto")
+    return config.device
+
+
+def _device_count(config: TrainConfig) -> int:
+    if config.devices >= 1:
+        return config.devices
+    return max(1, torch.cuda.device_count()) if accelerator(config) == "cuda" else 1

@@ -1,0 +1,160 @@
+"""How a head is trained: one flat configuration, and named sets of its defaults."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+from fusion.space.head import HeadConfig
+from fusion.space.losses import LOSSES
+
+RECIPES: dict[str, dict[str, Any]] = {
+    # A linear map that begins as PCA and learns which neighbours matter.
+    "fusion": {},
+    # arXiv 2510.04626, as published; but the epoch is chosen on held-back text, not on test scores.
+    "paper": {
+        "loss": "mse",
+        "head": "paper",
+        "start": "kaiming",
+        "steps": None,
+        "epochs": 50,
+        "batch_size": 128,
+        "lr": 1e-3,
+        "weight_decay": 1e-4,
+        "schedule": "step",
+        "clip_norm": 0.0,
+        "validation": 0.2,
+    },
+}
+"""What each recipe changes of TrainConfig's defaults."""
+
+_CHOICES: dict[str, Sequence[Any]] = {
+    "recipe": tuple(RECIPES),
+    "loss": tuple(LOSSES),
+    "head": ("linear", "paper"),
+    "start": ("pca", "kaiming"),
+    "schedule": ("constant", "step", "cosine"),
+    "precision": ("32", "bf16-mixed"),
+    "device": ("auto", "cpu", "cuda"),
+}
+_RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "temperature": ("positive", lambda v: v > 0),
+    "residual_width": ("0 or more", lambda v: v >= 0),
+    "epochs": ("positive", lambda v: v is None or v > 0),
+    "steps": ("positive", lambda v: v is None or v > 0),
+    "batch_size": ("at least 2", lambda v: v >= 2),
+    "lr": ("positive", lambda v: v > 0),
+    "weight_decay": ("0 or more", lambda v: v >= 0),
+    "step_epochs": ("positive", lambda v: v > 0),
+    "step_gamma": ("above 0, up to 1", lambda v: 0 < v <= 1),
+    "clip_norm": ("0 (off) or more", lambda v: v >= 0),
+    "validation": ("above 0 and below 1", lambda v: 0 < v < 1),
+    "patience": ("0 (off) or more", lambda v: v >= 0),
+    "seed": ("0 or more", lambda v: v >= 0),
+    "devices": ("positive, or -1 for all", lambda v: v == -1 or v > 0),
+    "nodes": ("positive", lambda v: v > 0),
+}
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """How a head is trained; the defaults are the recipe ``fusion``.
+
+    Example:
+        >>> TrainConfig.of("paper", epochs=5).batch_size
+        128
+    """
+
+    recipe: str = "fusion"
+    """The recipe that it began as; a note, it changes nothing by itself."""
+    loss: str = "kl"
+    """A name in LOSSES."""
+    temperature: float = 0.05
+    """Of the loss "kl"."""
+    head: str = "linear"
+    """"linear" (one matrix) or "paper" (LayerNorm, Linear, BatchNorm1d, LeakyReLU)."""
+    residual_width: int = 0
+    """Hidden units of a non-linear branch that starts at zero; 0 leaves it out."""
+    start: str = "pca"
+    """"pca" (uncentred, of the training texts) or "kaiming"."""
+    start_power: float = 0.0
+    """Each component of the PCA start is scaled by its eigenvalue to this power."""
+    teacher_power: float = 0.0
+    """The teacher is the full PCA space with that scaling; 0 is the fused space itself."""
+    epochs: int | None = None
+    """Passes over the training texts; give this or ``steps``."""
+    steps: int | None = 300
+    """About so many batches in all, however many texts there are; give this or ``epochs``."""
+    batch_size: int = 1024
+    """Texts that are compared with one another; for each device."""
+    lr: float = 1e-3
+    """Learning rate of AdamW at its highest."""
+    weight_decay: float = 0.0
+    """Of AdamW."""
+    schedule: str = "cosine"
+    """"constant", "cosine" down to zero, or "step": times ``step_gamma`` each ``step_epochs``."""
+    step_epochs: int = 10
+    """Of the schedule "step"."""
+    step_gamma: float = 0.8
+    """Of the schedule "step"."""
+    clip_norm: float = 1.0
+    """Gradients are clipped to this norm; 0 leaves them."""
+    precision: str = "32"
+    """"32" or "bf16-mixed"; cosines are compared in float32 either way."""
+    validation: float = 0.05
+    """Share of the texts held back, on which the best epoch is chosen."""
+    patience: int = 0
+    """Stop after so many validations without a better one; 0 never stops early."""
+    seed: int = 0
+    """Of the split, the start and the order of the batches."""
+    device: str = "auto"
+    """"auto" (cuda where there is one), "cpu" or "cuda"."""
+    devices: int = 1
+    """How many devices of a node; -1 takes all."""
+    nodes: int = 1
+    """How many nodes."""
+    strategy: str = "auto"
+    """Lightning's name of the way in which devices work together."""
+
+    def __post_init__(self) -> None:
+        for name, choices in _CHOICES.items():
+            if (value := getattr(self, name)) not in choices:
+                raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
+        for name, (words, holds) in _RANGES.items():
+            if not holds(value := getattr(self, name)):
+                raise ValueError(f"{name} must be {words}, got {value}")
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError(
+                f"give either epochs or steps, got epochs={self.epochs} and steps={self.steps}"
+            )
+
+    @classmethod
+    def of(cls, recipe: str, **changes: Any) -> Self:  # noqa: ANN401 - values of any field
+        """The configuration of a recipe, with changes; ``epochs`` and ``steps`` oust each other."""
+        if recipe not in RECIPES:
+            raise ValueError(f"recipe must be one of {', '.join(RECIPES)}, got {recipe!r}")
+        for given, other in (("epochs", "steps"), ("steps", "epochs")):
+            if changes.get(given) is not None:
+                changes.setdefault(other, None)
+        return cls(**{"recipe": recipe, **RECIPES[recipe], **changes})
+
+    def head_config(self, in_dim: int, out_dim: int) -> HeadConfig:
+        """The head that is trained, at given widths."""
+        if self.head == "linear":
+            return HeadConfig.linear(in_dim, out_dim, self.residual_width)
+        return HeadConfig(in_dim, out_dim, residual_width=self.residual_width)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON or YAML; ``TrainConfig(**values)`` takes them back."""
+        return asdict(self)
+
+
+def check_dims(dims: Sequence[int], width: int) -> tuple[int, ...]:
+    """The dims as a tuple, if they increase, are positive and stay within ``width`` columns."""
+    dims = tuple(int(d) for d in dims)
+    if not dims or min(dims) < 1:
+        raise ValueError(f"dims must be positive and at least one, got {list(dims)}")
+    if list(dims) != sorted(set(dims)):
+        raise ValueError(f"dims must increase, got {','.join(map(str, dims))}")
+    if dims[-1] > width:
+        raise ValueError(f"dims go up to {dims[-1]}, but the fused embedding has {width} columns")
+    return dims

@@ -1,0 +1,298 @@
+"""Training of the head, on Lightning: the only room that knows it."""
+
+import csv
+import logging
+import math
+import shutil
+import signal
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any
+
+import lightning
+import numpy as np
+import torch
+from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor
+
+from fusion.errors import FusionError
+from fusion.space.batches import Batches, HeldBack, Rows
+from fusion.space.compressors import PCA, HeadCompressor
+from fusion.space.head import FusionHead
+from fusion.space.losses import LOSSES, NeighbourKL
+from fusion.space.plan import Plan, accelerator, make_plan
+from fusion.space.recipe import RECIPES, TrainConfig, check_dims
+
+__all__ = ["RECIPES", "TrainConfig", "fit_head"]
+
+_log = logging.getLogger(__name__)
+_START_ROWS = 100_000  # more texts do not move the principal components, but would fill the memory
+
+
+def fit_head(
+    embeddings: np.ndarray,
+    config: TrainConfig,
+    dims: Sequence[int],
+    *,
+    folder: Path | str | None = None,
+    resume: bool = False,
+) -> HeadCompressor:
+    """Train a head and give back its best epoch, judged on held-back texts.
+
+    Args:
+        embeddings: ``[n, D]`` fused embeddings of the training texts, in memory or memory-mapped.
+        config: how to train.
+        dims: increasing widths to train for; the last is the width of the output.
+        folder: where ``metrics.csv`` and, until the training is done, checkpoints stand.
+        resume: go on from the last checkpoint in ``folder``, if there is one.
+
+    Raises:
+        ValueError: dims that do not increase or that the embeddings cannot give, too few texts.
+        FusionError: a checkpoint of another configuration, or a loss that is not finite.
+    """
+    dims = check_dims(dims, embeddings.shape[1])
+    if resume and folder is None:
+        raise ValueError("resume needs the folder of the run to go on with")
+    place = nullcontext(folder) if folder is not None else tempfile.TemporaryDirectory()
+    with place as name:
+        plan = make_plan(embeddings, config, dims)
+        return _train(plan, Path(name), resume)
+
+
+def _train(plan: Plan, folder: Path, resume: bool) -> HeadCompressor:
+    config, checkpoints = plan.config, folder / "checkpoints"
+    last_path = checkpoints / "last.ckpt"
+    if not resume:
+        shutil.rmtree(checkpoints, ignore_errors=True)
+    # The best weights and the place to go on from are two things, and two explicit callbacks.
+    best = ModelCheckpoint(
+        dirpath=checkpoints,
+        filename="best",
+        monitor="val/loss",
+        mode="min",
+        save_weights_only=True,
+        save_on_train_epoch_end=True,
+        every_n_epochs=plan.validate_every,
+        enable_version_counter=False,
+    )
+    last = ModelCheckpoint(
+        dirpath=checkpoints,
+        filename="last",
+        save_on_train_epoch_end=True,
+        every_n_epochs=plan.validate_every,
+        enable_version_counter=False,
+    )
+    callbacks: list[Callback] = [_Metrics(folder / "metrics.csv"), best, last]
+    if config.patience:
+        callbacks.append(
+            EarlyStopping(
+                "val/loss", patience=config.patience, mode="min", check_on_train_epoch_end=False
+            )
+        )
+    training = _Training(plan)
+    with _quiet():
+        trainer = lightning.Trainer(
+            accelerator=accelerator(config),
+            devices=config.devices,
+            num_nodes=config.nodes,
+            strategy=config.strategy,
+            precision="32-true" if config.precision == "32" else "bf16-mixed",
+            max_epochs=plan.epochs,
+            check_val_every_n_epoch=plan.validate_every,
+            gradient_clip_val=config.clip_norm or None,
+            callbacks=callbacks,
+            logger=False,
+            enable_progress_bar=sys.stdout.isatty(),
+            enable_model_summary=False,
+            num_sanity_val_steps=0,
+            use_distributed_sampler=False,
+        )
+        start = str(last_path) if resume and last_path.exists() else None
+        with _interruptible(trainer):
+            trainer.fit(training, ckpt_path=start, weights_only=True)
+    score = best.best_model_score
+    _log.info("best of %d epochs: val/loss %.6g", trainer.current_epoch, score)
+    state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
+    head = training.head.cpu()
+    head.load_state_dict({k.removeprefix("head."): v for k, v in state.items()})
+    trainer.strategy.barrier()  # nobody removes what another process still reads
+    if trainer.is_global_zero:
+        shutil.rmtree(checkpoints)
+    return HeadCompressor(plan.dims, config, head)
+
+
+class _Training(lightning.LightningModule):
+    """One head, its teacher and its batches."""
+
+    def __init__(self, plan: Plan) -> None:
+        super().__init__()
+        config, width = plan.config, plan.embeddings.shape[1]
+        self.plan = plan
+        kind = LOSSES[config.loss]
+        self.loss = kind(config.temperature) if issubclass(kind, NeighbourKL) else kind()
+        with torch.random.fork_rng():
+            torch.manual_seed(config.seed)
+            self.head = FusionHead(config.head_config(width, plan.dims[-1]))
+        rows = plan.train[:: math.ceil(len(plan.train) / _START_ROWS)].numpy()
+        teacher: Tensor | None = None
+        if config.start == "pca" or config.teacher_power:
+            sample = plan.embeddings[rows]  # (n, D)
+            if config.start == "pca":
+                fitted = PCA(plan.dims[-1], power=config.start_power).fit(sample)
+                self.head.start_from(torch.from_numpy(fitted.matrix))
+            if config.teacher_power:
+                fitted = PCA(power=config.teacher_power).fit(sample)
+                teacher = torch.from_numpy(fitted.matrix)  # (D, D)
+        self.teacher: Tensor | None
+        self.register_buffer("teacher", teacher, persistent=False)
+
+    def on_fit_start(self) -> None:
+        """Lay the embeddings down where the batches are wanted."""
+        self.rows = Rows(self.plan.embeddings, self.device)
+
+    def _loss(self, indices: Tensor) -> Tensor:
+        embeddings = self.rows[indices]  # (b, D)
+        teacher = embeddings if self.teacher is None else embeddings @ self.teacher  # (b, D)
+        return self.loss(self.head(embeddings), teacher, self.plan.dims)
+
+    def training_step(self, batch: Tensor, _: int) -> Tensor:
+        """The loss of one batch of indices."""
+        loss = self._loss(batch)
+        self.log(
+            "train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch)
+        )
+        return loss
+
+    def validation_step(self, batch: Tensor, _: int) -> None:
+        """The same loss on held-back texts."""
+        loss = self._loss(batch)
+        if not torch.isfinite(loss):
+            raise FusionError(
+                f"the loss is {loss.item()} in epoch {self.current_epoch}: "
+                f"lower lr ({self.plan.config.lr}) or look for NaN in the embeddings"
+            )
+        self.log("val/loss", loss, prog_bar=True, batch_size=len(batch), sync_dist=True)
+
+    def train_dataloader(self) -> Batches:
+        """Batches of indices, the share of this process."""
+        plan, trainer = self.plan, self.trainer
+        return Batches(
+            plan.train,
+            plan.batch_size,
+            plan.epoch_steps,
+            plan.config.seed,
+            lambda: trainer.current_epoch,
+            trainer.global_rank,
+            plan.world,
+        )
+
+    def val_dataloader(self) -> HeldBack:
+        """The held-back texts, in the same batches every time."""
+        return HeldBack(self.plan.held, self.plan.batch_size)
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """AdamW with a schedule by steps, which a checkpoint restores exactly."""
+        config = self.plan.config
+        optimizer = torch.optim.AdamW(
+            self.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
+        )
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_factor)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def _lr_factor(self, step: int) -> float:
+        plan, config = self.plan, self.plan.config
+        if config.schedule == "step":
+            return config.step_gamma ** (step // plan.epoch_steps // config.step_epochs)
+        if config.schedule == "cosine":
+            return 0.5 + 0.5 * math.cos(math.pi * step / (plan.epochs * plan.epoch_steps))
+        return 1.0
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Write down what this training is, for whoever wants to go on with it."""
+        checkpoint["fusion"] = self.plan.identity
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Refuse to go on with a training of something else."""
+        ours, theirs = self.plan.identity, checkpoint.get("fusion", {})
+        changed = [key for key in ours if ours[key] != theirs.get(key)]
+        if changed:
+            key = changed[0]
+            raise FusionError(
+                f"the checkpoint was made with {key}={theirs.get(key)}, now it is {ours[key]}: "
+                "resume with the same settings, or start anew"
+            )
+
+
+class _Metrics(Callback):
+    """One line an epoch in a CSV file, also across a resumed training."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._rows: list[dict[str, Any]] = []
+        self._began = time.monotonic()
+
+    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:  # noqa: ANN401
+        """Keep the lines of the epochs that are not trained again."""
+        if trainer.current_epoch and self._path.exists():
+            with self._path.open(newline="", encoding="utf-8") as file:
+                kept = [r for r in csv.DictReader(file) if int(r["epoch"]) < trainer.current_epoch]
+            self._rows = list(kept)
+
+    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:  # noqa: ANN401
+        """Add the epoch's line; val/loss is empty where there was no validation."""
+        validated = (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
+        losses = {k: f"{v.item():.8g}" for k, v in trainer.callback_metrics.items()}
+        self._rows.append(
+            {
+                "epoch": trainer.current_epoch,
+                "step": trainer.global_step,
+                "lr": f"{trainer.optimizers[0].param_groups[0]['lr']:.6g}",
+                "train/loss": losses["train/loss"],
+                "val/loss": losses["val/loss"] if validated else "",
+                "seconds": f"{time.monotonic() - self._began:.3f}",
+            }
+        )
+        if trainer.is_global_zero:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            partial = self._path.with_suffix(".partial")
+            with partial.open("w", newline="", encoding="utf-8") as file:
+                writer = csv.DictWriter(file, self._rows[0])
+                writer.writeheader()
+                writer.writerows(self._rows)
+            partial.replace(self._path)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Lightning's notes about hardware and data loaders are not for the person who trains."""
+    logger = logging.getLogger("lightning.pytorch")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="lightning")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def _interruptible(trainer: lightning.Trainer) -> Iterator[None]:
+    """Give Ctrl-C back to the caller: Lightning would end the process and stay deaf to the next."""
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        yield
+    except SystemExit as ended:
+        if not trainer.interrupted:
+            raise
+        signal.signal(signal.SIGINT, before)
+        raise KeyboardInterrupt from ended
