@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 import pytrec_eval
 
+from fusion.measure.comparisons import compare_variants
 from fusion.measure.rows import (
     MEAN,
     Row,
     Variant,
     averaged_over_seeds,
-    compare_variants,
     mean_rows,
 )
 from fusion.measure.statistics import bootstrap_means, compare, intervals

@@ -8,7 +8,7 @@ from zlib import crc32
 
 import numpy as np
 
-from fusion.measure.statistics import SEED, Comparison, bootstrap_means, compare, intervals
+from fusion.measure.statistics import SEED, bootstrap_means, intervals
 
 MEAN = "mean"
 """The data of a row that averages all data sets, each counting the same."""
@@ -67,7 +67,7 @@ class Row:
     def from_dict(cls, line: dict[str, Any], per_query: np.ndarray | None = None) -> "Row":
         """Undo `to_dict`."""
         low, high = line["ndcg_at_10_ci95"]
-        return cls(**line | {"ndcg_at_10_ci95": (low, high)}, per_query=per_query)
+        return cls(**line | {"ndcg_at_10_ci95": (low, high), "per_query": per_query})
 
 
 def with_intervals(rows: Sequence[Row]) -> list[Row]:
@@ -105,33 +105,6 @@ def averaged_over_seeds(rows: Iterable[Row]) -> list[Row]:
     for row in rows:
         groups[row.data, row.variant].append(row)
     return [_over_seeds(group) for group in groups.values()]
-
-
-def compare_variants(
-    rows: Iterable[Row], ours: Variant, theirs: Variant, data: str = MEAN
-) -> Comparison:
-    """Paired test of two measured variants, on one data set or (``mean``) over all of them.
-
-    Several seeds of a variant are averaged query by query first.
-
-    Raises:
-        ValueError: A variant was not measured, or its per-query scores are not at hand.
-    """
-    scores: dict[Variant, dict[str, np.ndarray]] = {ours: {}, theirs: {}}
-    for row in averaged_over_seeds(row for row in rows if row.data != MEAN):
-        wanted = row.variant in scores and data in (MEAN, row.data)
-        if wanted and row.per_query is not None:
-            scores[row.variant][row.data] = row.per_query
-    for variant, found in scores.items():
-        if not found:
-            raise ValueError(f"no per-query scores of {'/'.join(map(str, variant))} on {data}")
-    if scores[ours].keys() != scores[theirs].keys():
-        raise ValueError(
-            f"{ours.method} was measured on {sorted(scores[ours])}, "
-            f"{theirs.method} on {sorted(scores[theirs])}; evaluate both on the same data"
-        )
-    sets = list(scores[ours])
-    return compare([scores[ours][s] for s in sets], [scores[theirs][s] for s in sets])
 
 
 def _drawn_means(rows: Sequence[Row]) -> np.ndarray:

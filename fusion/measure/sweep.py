@@ -7,17 +7,14 @@ rankings of all its widths.
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from fusion.inputs.corpora import RetrievalData
 from fusion.measure.metrics import Judgements, ndcg_at_k, recall_at_k
 from fusion.measure.rows import Row, with_intervals
 from fusion.search.topk import nested_topk
 from fusion.space.codes import Codebook, Precision
-
-if TYPE_CHECKING:
-    from fusion.inputs.corpora import RetrievalData
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +55,7 @@ class Space:
 
 
 def measure(
-    data: "RetrievalData",
+    data: RetrievalData,
     spaces: Iterable[Space],
     dims: Sequence[int],
     precisions: Sequence[Precision | str] = (Precision.FLOAT32,),
@@ -98,7 +95,7 @@ class _Found:
 
 
 def _searched(
-    data: "RetrievalData", space: Space, dims: Sequence[int], precisions: Sequence[Precision]
+    data: RetrievalData, space: Space, dims: Sequence[int], precisions: Sequence[Precision]
 ) -> Iterator[_Found]:
     _check_fits(data, space)
     widths = space.widths(dims)
@@ -119,7 +116,7 @@ def _searched(
                 yield _coded(data, space, dim, precision)
 
 
-def _coded(data: "RetrievalData", space: Space, dim: int, precision: Precision) -> _Found:
+def _coded(data: RetrievalData, space: Space, dim: int, precision: Precision) -> _Found:
     if space.calibration is None and not precision.is_float:
         raise ValueError(
             f"{space.method} has no calibration vectors for {precision}; "
@@ -134,14 +131,14 @@ def _coded(data: "RetrievalData", space: Space, dim: int, precision: Precision) 
 
 
 def _ranked(
-    data: "RetrievalData", queries: np.ndarray, documents: np.ndarray, dims: Sequence[int]
+    data: RetrievalData, queries: np.ndarray, documents: np.ndarray, dims: Sequence[int]
 ) -> np.ndarray:
     """The first documents of every query at every width, int64 [l, q, k]."""
     _, indices = nested_topk(queries, documents, dims, RECALL_CUTOFF, exclude=data.exclude)
     return indices.numpy()
 
 
-def _row(data: "RetrievalData", judgements: Judgements, space: Space, found: _Found) -> Row:
+def _row(data: RetrievalData, judgements: Judgements, space: Space, found: _Found) -> Row:
     per_query = ndcg_at_k(found.indices, judgements, NDCG_CUTOFF)
     counted = int(np.isfinite(per_query).sum())
     if not counted:
@@ -162,7 +159,7 @@ def _row(data: "RetrievalData", judgements: Judgements, space: Space, found: _Fo
     )
 
 
-def _check_fits(data: "RetrievalData", space: Space) -> None:
+def _check_fits(data: RetrievalData, space: Space) -> None:
     shapes = (len(space.queries), len(space.documents))
     if shapes != (len(data.query_ids), len(data.doc_ids)):
         raise ValueError(
