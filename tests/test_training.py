@@ -198,12 +198,12 @@ def test_head_compressor_is_saved_whole(recipe, embeddings, tmp_path):
 
 
 def test_steps_are_met_with_many_texts_and_with_few(embeddings, tmp_path):
-    for n, batch, epochs, validated in ((300, 16, 2, 2), (60, 1024, 30, 15)):
-        config = TrainConfig.of("fusion", steps=30, batch_size=batch)
+    for n, batch, epochs, validated in ((300, 16, 2, 2), (60, 1024, 32, 16)):
+        config = TrainConfig.of("fusion", steps=31, batch_size=batch)
         fit_head(embeddings[:n], config, DIMS, folder=tmp_path / str(n))
         rows = metrics(tmp_path / str(n))
         assert len(rows) == epochs
-        assert int(rows[-1]["step"]) == pytest.approx(30, abs=6)
+        assert int(rows[-1]["step"]) == pytest.approx(31, abs=6)
         assert sum(row["val/loss"] != "" for row in rows) == validated
         assert rows[-1]["val/loss"] != ""
 

@@ -4,7 +4,6 @@ import csv
 import logging
 import math
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -287,12 +286,10 @@ def _quiet() -> Iterator[None]:
 
 @contextmanager
 def _interruptible(trainer: lightning.Trainer) -> Iterator[None]:
-    """Give Ctrl-C back to the caller: Lightning would end the process and stay deaf to the next."""
-    before = signal.getsignal(signal.SIGINT)
+    """Give Ctrl-C back to the caller: Lightning would end the process."""
     try:
         yield
     except SystemExit as ended:
         if not trainer.interrupted:
             raise
-        signal.signal(signal.SIGINT, before)
         raise KeyboardInterrupt from ended

@@ -1,0 +1,95 @@
+import numpy as np
+import pytest
+
+from fusion.space import weights as module
+from fusion.space.blocks import Blocks, Normalization
+from fusion.space.weights import choose_weights
+
+
+def views(n=600, noises=(0.9, 1.3), dim=24, seed=0):
+    """Pairs that share a meaning, seen by encoders of which each blurs it in its own way."""
+    rng = np.random.default_rng(seed)
+    meaning = rng.normal(size=(n, dim))
+    queries, documents = [], []
+    for noise in noises:
+        turn = np.linalg.qr(rng.normal(size=(dim, dim)))[0]
+        for side in (queries, documents):
+            side.append(((meaning + noise * rng.normal(size=(n, dim))) @ turn).astype(np.float32))
+    return queries, documents
+
+
+def mrr(queries, documents, weights, normalize):
+    blocks = Blocks(tuple("abcdef"[: len(queries)]), (24,) * len(queries), normalize, weights)
+    asked, given = (blocks.transform(side).astype(np.float64) for side in (queries, documents))
+    given /= np.linalg.norm(given, axis=1, keepdims=True)
+    scores = asked @ given.T
+    return np.mean([1 / (1 + np.sum(row > row[i])) for i, row in enumerate(scores)])
+
+
+def test_two_good_encoders_both_count_and_the_better_one_more():
+    queries, documents = views()
+    weights = choose_weights(queries, documents)
+    assert weights[0] == 1
+    assert 0.2 <= weights[1] < 1
+    assert choose_weights(queries[::-1], documents[::-1]) == weights[::-1]
+
+
+@pytest.mark.parametrize("normalize", list(Normalization))
+def test_what_is_chosen_is_what_an_exhaustive_search_finds(normalize):
+    queries, documents = views()
+    documents[1] *= np.linspace(0.5, 2, 600, dtype=np.float32)[:, None]
+    chosen = choose_weights(queries, documents, normalize)
+    grid = np.round(np.arange(0, 1.0001, 0.025), 3)
+    scores = [mrr(queries, documents, (1.0, w), normalize) for w in grid]
+    assert mrr(queries, documents, chosen, normalize) >= max(scores) - 0.002
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_random_encoder_gets_nothing(seed):
+    queries, documents = views(noises=(0.9, 1.0), seed=seed)
+    rng = np.random.default_rng(seed + 100)
+    for side in (queries, documents):
+        side.insert(1, rng.normal(size=(600, 48)).astype(np.float32))
+    weights = choose_weights(queries, documents)
+    assert weights[1] == 0
+    assert max(weights) == 1
+    assert min(weights[0], weights[2]) > 0.3
+
+
+def test_a_repeated_encoder_changes_no_ranking_and_gets_nothing():
+    queries, documents = views(noises=(0.9,))
+    assert choose_weights(queries * 2, documents * 2) == (1, 0)
+
+
+def test_norms_count_only_where_they_will_count():
+    queries, documents = views()
+    scales = np.random.default_rng(1).uniform(0.1, 5, size=(600, 1)).astype(np.float32)
+    scaled = [documents[0] * scales, documents[1]]
+    plain = choose_weights(queries, documents)
+    assert choose_weights(queries, scaled) == plain
+    together = choose_weights(queries, scaled, Normalization.GLOBAL)
+    assert together == choose_weights(queries, scaled, Normalization.NONE)
+    assert together != plain
+
+
+def test_many_pairs_are_thinned_out_evenly(monkeypatch):
+    queries, documents = views()
+    thin = [[block[::2] for block in side] for side in (queries, documents)]
+    thinned = choose_weights(*thin)
+    monkeypatch.setattr(module, "_ROWS", 7)
+    assert choose_weights(*thin) == thinned
+    monkeypatch.setattr(module, "MAX_PAIRS", 200)
+    rows = np.linspace(0, 599, 200).round().astype(int)
+    expected = choose_weights(*[[block[rows] for block in side] for side in (queries, documents)])
+    assert choose_weights(queries, documents) == expected
+
+
+def test_arrays_that_do_not_fit_are_refused():
+    queries, documents = views(n=10)
+    with pytest.raises(ValueError, match="needs pairs, got 10 queries and 9 documents"):
+        choose_weights(queries, [block[:9] for block in documents])
+    with pytest.raises(ValueError, match=r"of block 1 must be \[n, 24\]"):
+        choose_weights([queries[0], queries[1][:, :3]], documents)
+    documents[1][3] = 0
+    with pytest.raises(ValueError, match="of block 1 in row 3 is a zero vector"):
+        choose_weights(queries, documents)
