@@ -56,6 +56,19 @@ def test_a_random_encoder_gets_nothing(seed):
     assert min(weights[0], weights[2]) > 0.3
 
 
+def test_luck_on_few_pairs_earns_no_place():
+    lucky = 0
+    for seed in range(6):
+        queries, documents = views(n=100, noises=(1.2,), seed=seed)
+        rng = np.random.default_rng(seed + 100)
+        for side in (queries, documents):
+            side.append(rng.normal(size=(100, 24)).astype(np.float32))
+        scores = [mrr(queries, documents, (1.0, w), "per-model") for w in (0, 0.05, 0.1, 0.2, 0.3)]
+        lucky += max(scores) > scores[0]
+        assert choose_weights(queries, documents) == (1, 0)
+    assert lucky > 2  # the disease: the best score alone would let noise in
+
+
 def test_a_repeated_encoder_changes_no_ranking_and_gets_nothing():
     queries, documents = views(noises=(0.9,))
     assert choose_weights(queries * 2, documents * 2) == (1, 0)
