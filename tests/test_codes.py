@@ -11,7 +11,7 @@ from fusion.errors import FusionError
 from fusion.space.codes import Codebook, Precision
 from fusion.space.codes.grids import gaussian_error, gaussian_levels, nearest_level
 from fusion.space.codes.packing import pack, packed_bytes, unpack
-from fusion.space.codes.rotation import random_rotation
+from fusion.space.codes.rotation import fitted_rotation, random_rotation
 
 CODED = ["int8", "int4", "int3", "int2", "binary"]
 
@@ -114,6 +114,51 @@ def test_rotation_is_orthogonal_seeded_and_not_the_identity():
     np.testing.assert_allclose(rotation @ rotation.T, np.eye(33), atol=1e-5)
     np.testing.assert_array_equal(rotation, random_rotation(33, seed=1))
     assert np.abs(rotation - random_rotation(33, seed=2)).max() > 0.1
+
+
+@pytest.mark.parametrize("bits", [1, 2, 3])
+def test_fitted_rotation_is_orthogonal_and_codes_its_vectors_better(bits):
+    vectors = unit(embeddings(600, 32))
+    residuals = vectors - vectors.mean(axis=0)
+
+    def error(axes):
+        """Least squares error of the best common scale, by the normal equation."""
+        rotated = residuals @ axes
+        levels = gaussian_levels(bits)
+        coded = levels[nearest_level(rotated / np.sqrt(np.mean(residuals**2)), levels)]
+        return np.sum((rotated - coded * (np.sum(rotated * coded) / np.sum(coded**2))) ** 2)
+
+    fitted, start = fitted_rotation(residuals, bits, seed=0), random_rotation(32, seed=0)
+    np.testing.assert_allclose(fitted @ fitted.T, np.eye(32), atol=1e-5)
+    assert error(fitted) < 0.97 * error(start)
+    np.testing.assert_array_equal(fitted, fitted_rotation(residuals, bits, seed=0))
+
+
+@pytest.mark.parametrize(("rows", "value"), [(3, 1.0), (1, 0.0), (9000, 1.0)])
+def test_fitted_rotation_of_few_empty_or_many_rows_is_orthogonal(rows, value):
+    residuals = value * np.random.default_rng(0).standard_normal((rows, 8)).astype(np.float32)
+    axes = fitted_rotation(residuals, 1, seed=0)
+    np.testing.assert_allclose(axes @ axes.T, np.eye(8), atol=1e-5)
+
+
+def test_rotation_follows_the_precision_unless_it_is_named():
+    vectors = embeddings(200, 16)
+    for precision, rotation in [("binary", "fitted"), ("int2", "fitted"), ("int3", "random")]:
+        default = Codebook.fit(vectors, precision)
+        named = Codebook.fit(vectors, precision, rotation=rotation)
+        np.testing.assert_array_equal(default.axes, named.axes)
+    np.testing.assert_array_equal(default.axes, random_rotation(16, seed=0))
+    none = Codebook.fit(vectors, "binary", rotation="none")
+    np.testing.assert_array_equal(none.axes, np.eye(16))
+
+
+def test_centring_pays_where_vectors_share_a_direction():
+    vectors = embeddings(1000) + 0.5
+    errors = {}
+    for centre in (False, True):
+        book = Codebook.fit(vectors, "binary", rotation="random", centre=centre)
+        errors[centre] = np.mean((book.decode(book.encode(vectors)) - unit(vectors)) ** 2)
+    assert errors[True] < 0.8 * errors[False]
 
 
 @pytest.mark.parametrize(
@@ -248,6 +293,8 @@ def test_bad_arguments_are_named():
     vectors = embeddings(10, 8)
     with pytest.raises(ValueError, match="int5"):
         Codebook.fit(vectors, "int5")
+    with pytest.raises(ValueError, match="'pca' is not a valid Rotation"):
+        Codebook.fit(vectors, "int4", rotation="pca")
     with pytest.raises(ValueError, match="dim: 9, but the training vectors have 8 columns"):
         Codebook.fit(vectors, "int4", 9)
     with pytest.raises(ValueError, match="none given"):

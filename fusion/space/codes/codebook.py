@@ -17,9 +17,10 @@ from safetensors.numpy import save_file
 from fusion.errors import FusionError
 from fusion.space.codes.grids import gaussian_levels, nearest_level
 from fusion.space.codes.packing import pack, packed_bytes, unpack
-from fusion.space.codes.rotation import random_rotation
+from fusion.space.codes.rotation import fitted_rotation, random_rotation
 
 FORMAT = "fusion-codebook-1"
+FITTED_UP_TO_BITS = 2
 TINY = 1e-30  # a coordinate that never varied has spread 0: decoded it is the mean again
 
 
@@ -54,6 +55,7 @@ class Rotation(StrEnum):
 
     NONE = "none"
     RANDOM = "random"
+    FITTED = "fitted"
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +87,7 @@ class Codebook:
         dim: int | None = None,
         *,
         seed: int = 0,
-        rotation: Rotation | str = Rotation.RANDOM,
+        rotation: Rotation | str | None = None,
         centre: bool = True,
     ) -> "Codebook":
         """Calibrate on training vectors (never on the vectors or queries of a test).
@@ -95,14 +97,17 @@ class Codebook:
             precision: how a coordinate is stored.
             dim: leading columns to code; all of them when None.
             seed: of the random rotation.
-            rotation: ``random`` makes coordinates alike and near Gaussian, as the levels assume.
+            rotation: ``random`` makes coordinates alike and near Gaussian, as the levels assume;
+                ``fitted`` then turns them towards the training vectors' own codes, which keeps
+                more of a ranking where bits are few. None takes ``fitted`` up to 2 bits and
+                ``random`` above, where fitting is slow and gains nothing.
             centre: subtract the training mean first; what all vectors share needs no bits.
 
         Raises:
             ValueError: unknown precision or rotation, a width that does not fit, a non-finite row.
         """
-        precision, rotation = Precision(precision), Rotation(rotation)
-        dim = _checked_dim(vectors, dim)
+        precision, dim = Precision(precision), _checked_dim(vectors, dim)
+        rotation = _default_rotation(precision) if rotation is None else Rotation(rotation)
         mean, axes = np.zeros(dim, np.float32), np.eye(dim, dtype=np.float32)
         if precision.is_float:
             return cls(precision, dim, mean, axes, np.ones(dim, np.float32))
@@ -113,6 +118,8 @@ class Codebook:
             mean = unit.mean(axis=0)
         if rotation is Rotation.RANDOM:
             axes = random_rotation(dim, seed)
+        elif rotation is Rotation.FITTED:
+            axes = fitted_rotation(unit - mean, precision.bits, seed)
         spread = np.sqrt(np.mean(((unit - mean) @ axes) ** 2, axis=0))  # (d)
         return cls(precision, dim, mean, axes, spread.astype(np.float32))
 
@@ -218,6 +225,10 @@ class Codebook:
                 raise ValueError(f"{name} is {tensor.dtype} {tensor.shape}, expected {shape}")
             if not np.isfinite(tensor).all():
                 raise ValueError(f"{name} holds values that are not finite")
+
+
+def _default_rotation(precision: Precision) -> Rotation:
+    return Rotation.FITTED if precision.bits <= FITTED_UP_TO_BITS else Rotation.RANDOM
 
 
 def _checked_dim(vectors: np.ndarray, dim: int | None) -> int:
