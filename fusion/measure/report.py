@@ -323,7 +323,7 @@ def loss_figure(metrics_csv: Path | str, path: Path | str) -> None:
             color=colour, fontweight="bold", va="center", path_effects=HALO,
         )  # fmt: skip
     if losses["val"]:
-        best = min(losses["val"], key=losses["val"].__getitem__)
+        best = best_epoch(losses["val"])
         axes.plot(best, losses["val"][best], "o", markersize=11, mfc="none", mec=INK)
         axes.annotate(
             f"kept: epoch {best}", (best, losses["val"][best]), xytext=(0, 14),
@@ -337,6 +337,11 @@ def loss_figure(metrics_csv: Path | str, path: Path | str) -> None:
     axes.tick_params(colors=GREY, labelsize=8.5, length=0)
     axes.margins(x=0.14, y=0.12)
     figure.savefig(path, dpi=160)
+
+
+def best_epoch(losses: Mapping[int, float]) -> int:
+    """The epoch of the lowest loss, the first of equals."""
+    return min(losses, key=losses.__getitem__)
 
 
 def _losses(path: Path, name: str) -> dict[int, float]:

@@ -55,7 +55,7 @@ def markdown(rows: Sequence[Row], comparisons: Sequence[dict[str, Any]]) -> str:
     """
     seeds = _seeds(rows)
     parts = ["# Results", INTRODUCTION, "![nDCG@10 against bytes per vector](ndcg_vs_bytes.png)"]
-    for name in sorted({row.data for row in rows}, key=lambda name: name != MEAN):
+    for name in sorted(dict.fromkeys(row.data for row in rows), key=lambda name: name != MEAN):
         shown = averaged_over_seeds(row for row in rows if row.data == name)
         title = caption(rows) if name == MEAN else name
         parts.append(f"## {title[0].upper()}{title[1:]} ({shown[0].queries:,} queries)")
