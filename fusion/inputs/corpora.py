@@ -1,0 +1,174 @@
+"""Retrieval data with judgements: from a folder, by name, or embedded.
+
+A folder is laid out as BEIR does it: ``corpus.jsonl``, ``queries.jsonl``, ``qrels/SPLIT.tsv``.
+"""
+
+import csv
+import logging
+import os
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from fusion.errors import FusionError
+from fusion.inputs.hub import RawData, data_from_hub, not_found
+from fusion.inputs.jsonl import read_rows
+
+logger = logging.getLogger(__name__)
+
+EMBEDDED = "pydocs"
+
+
+@dataclass(frozen=True)
+class RetrievalData:
+    """Queries, documents and judgements of one split.
+
+    Documents stand in descending order of their ids: ties in score that go to the lower index then
+    go to the higher id, which is trec_eval's order.
+
+    Attributes:
+        name: The data set's name.
+        split: ``test``, ``dev`` or ``train``.
+        query_ids: q ids, those with a judgement in this split.
+        queries: q texts.
+        doc_ids: c ids, descending.
+        documents: c texts: title, a space, text.
+        qrels: query id to document id to relevance, an integer; 0 and below is not relevant.
+    """
+
+    name: str
+    split: str
+    query_ids: list[str]
+    queries: list[str]
+    doc_ids: list[str]
+    documents: list[str]
+    qrels: dict[str, dict[str, int]]
+
+    @cached_property
+    def exclude(self) -> np.ndarray:
+        """int64 [q], the index of the document that has the query's own id, or -1 (ArguAna)."""
+        index = {doc_id: row for row, doc_id in enumerate(self.doc_ids)}
+        return np.array([index.get(key, -1) for key in self.query_ids], dtype=np.int64)
+
+
+def load_data(name: str, split: str = "test") -> RetrievalData:
+    """Load retrieval data: a folder, ``$FUSION_DATA/beir/NAME``, ``pydocs``, or BEIR on the hub.
+
+    Raises:
+        FusionError: It is nowhere (the message says where it was looked for), or a file is missing
+            or malformed.
+    """
+    if name == EMBEDDED:
+        from fusion.inputs.pydocs import retrieval_data
+
+        return retrieval_data(split)
+    folder = find_folder(name)
+    if folder is not None:
+        return read_beir(folder, split)
+    found = data_from_hub(name, split)
+    if found is None:
+        raise FusionError(not_found("data", name, _places(name)))
+    return assemble(name, split, found)
+
+
+def load_documents(name: str) -> dict[str, str]:
+    """The documents of retrieval data, id to text, without its queries and judgements."""
+    folder = find_folder(name)
+    if folder is not None:
+        return _read_corpus(folder)
+    data = load_data(name)
+    return dict(zip(data.doc_ids, data.documents, strict=True))
+
+
+def find_folder(name: str) -> Path | None:
+    """Where the data lies: the folder ``NAME``, or ``$FUSION_DATA/beir/NAME``."""
+    return next((folder for folder in _places(name) if folder.is_dir()), None)
+
+
+def _places(name: str) -> list[Path]:
+    root = os.environ.get("FUSION_DATA")
+    return [Path(name)] + ([Path(root) / "beir" / name] if root else [])
+
+
+def read_beir(folder: Path, split: str) -> RetrievalData:
+    """Read a folder in BEIR's layout.
+
+    Judgements that name unknown documents are kept (they count in the ideal ranking, as in
+    trec_eval) and reported.
+
+    Raises:
+        FusionError: A file is missing or malformed.
+    """
+    found = RawData(_read_corpus(folder), _read_queries(folder), _read_qrels(folder, split))
+    return assemble(folder.name, split, found)
+
+
+def assemble(name: str, split: str, found: RawData) -> RetrievalData:
+    """Bring rows, wherever they come from, into the order that evaluation needs."""
+    documents, queries, qrels = found.documents, found.queries, found.qrels
+    strangers = sum(doc_id not in documents for judged in qrels.values() for doc_id in judged)
+    if strangers:
+        logger.warning("%s: %d judgements name unknown documents", name, strangers)
+    lost = sum(key not in queries for key in qrels)
+    if lost:
+        logger.warning("%s: %d judged queries have no text", name, lost)
+    query_ids = [key for key in queries if key in qrels]
+    if not query_ids:
+        raise FusionError(f"{name}: no query is judged in the split {split!r}")
+    doc_ids = sorted(documents, reverse=True)
+    return RetrievalData(
+        name=name,
+        split=split,
+        query_ids=query_ids,
+        queries=[queries[key] for key in query_ids],
+        doc_ids=doc_ids,
+        documents=[documents[key] for key in doc_ids],
+        qrels={key: qrels[key] for key in query_ids},
+    )
+
+
+def _read_corpus(folder: Path) -> dict[str, str]:
+    documents = {}
+    for row in read_rows(_existing(folder / "corpus.jsonl")):
+        documents[row["_id"]] = f"{row.get('title') or ''} {row['text']}".strip()
+    empty = sum(not text for text in documents.values())
+    if empty:
+        raise FusionError(f"{folder}/corpus.jsonl has {empty} documents without any text")
+    if not documents:
+        raise FusionError(f"{folder}/corpus.jsonl is empty")
+    return documents
+
+
+def _read_queries(folder: Path) -> dict[str, str]:
+    return {row["_id"]: row["text"] for row in read_rows(_existing(folder / "queries.jsonl"))}
+
+
+def _read_qrels(folder: Path, split: str) -> dict[str, dict[str, int]]:
+    path = _existing(folder / "qrels" / f"{split}.tsv")
+    qrels: dict[str, dict[str, int]] = {}
+    with path.open(encoding="utf-8", newline="") as file:
+        for number, row in enumerate(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE), 1):
+            if number == 1 and row[-1:] == ["score"]:
+                continue
+            try:
+                query_id, doc_id, score = row
+                qrels.setdefault(query_id, {})[doc_id] = int(score)
+            except ValueError as error:
+                raise FusionError(
+                    f"{path}:{number} is not 'query-id<tab>corpus-id<tab>integer score'"
+                ) from error
+    if not qrels:
+        raise FusionError(f"{path} holds no judgement")
+    return qrels
+
+
+def _existing(path: Path) -> Path:
+    if path.is_file():
+        return path
+    zipped = path.with_name(path.name + ".gz")
+    if zipped.is_file():
+        return zipped
+    beside = ", ".join(sorted(p.name for p in path.parent.glob("*"))) or "nothing"
+    raise FusionError(f"{path} is missing; {path.parent.name}/ holds {beside}")

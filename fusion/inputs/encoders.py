@@ -1,0 +1,340 @@
+"""Frozen text encoders under one roof: a name becomes a model that embeds texts.
+
+A name is looked for in the catalogue, then as a folder of a sentence-transformers model, then as a
+hub id. ``file:PATH`` stands for embeddings that somebody else computed (see ``precomputed.py``).
+"""
+
+import hashlib
+import logging
+import os
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+from urllib.parse import urlsplit
+from urllib.request import getproxies
+
+import numpy as np
+
+from fusion.errors import FusionError
+from fusion.inputs.catalogue import CATALOGUE, EMBEDDED_PAIR, EncoderCard, Role
+from fusion.inputs.precomputed import PrecomputedEncoder
+
+if TYPE_CHECKING:
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+logger = logging.getLogger(__name__)
+
+DTYPES = ("float32", "bfloat16")
+# Padding is wasted work and large batches leave the CPU's caches: about 16 long passages a batch
+# was the fastest on CPUs; a GPU wants to be full.
+TOKENS_PER_BATCH = {"cpu": 4096, "cuda": 65536}
+STATIC_BATCH = 512
+
+
+class TextEncoder(Protocol):
+    """What the store and the blocks need of an encoder."""
+
+    @property
+    def name(self) -> str:
+        """As the person typed it."""
+        ...
+
+    @property
+    def dim(self) -> int:
+        """Width of an embedding."""
+        ...
+
+    @property
+    def fingerprint(self) -> dict[str, str]:
+        """What an embedding depends on besides role and text."""
+        ...
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        role: Role,
+        ids: Sequence[str] | None = None,
+        advance: Callable[[int], object] | None = None,
+    ) -> np.ndarray:
+        """Embed texts.
+
+        Args:
+            texts: n texts.
+            role: Which prompt to use.
+            ids: The texts' ids; only encoders that look embeddings up need them.
+            advance: Told how many texts were just finished, for a progress bar.
+
+        Returns:
+            float32 [n, dim], not normalised.
+        """
+        ...
+
+
+@dataclass(frozen=True)
+class FrozenEncoder:
+    """A sentence-transformers model in eval mode, without its trailing ``Normalize``.
+
+    Attributes:
+        name: As the person typed it.
+        model: The model; its last module gives raw, not unit-norm, embeddings.
+        card: Its row of the catalogue; made from the model's own configuration for other models.
+        fingerprint: What an embedding depends on besides role and text.
+    """
+
+    name: str
+    model: "SentenceTransformer"
+    card: EncoderCard
+    fingerprint: dict[str, str]
+
+    @property
+    def dim(self) -> int:
+        """Width of an embedding."""
+        return self.card.dim
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        role: Role,
+        ids: Sequence[str] | None = None,
+        advance: Callable[[int], object] | None = None,
+    ) -> np.ndarray:
+        """Embed texts, batched by length; see ``TextEncoder.encode``."""
+        out = np.empty((len(texts), self.dim), dtype=np.float32)
+        for rows in self._batches(texts):
+            embeddings = self.model.encode(
+                [texts[row] for row in rows],
+                prompt=self.card.prompt(role),
+                batch_size=len(rows),
+                convert_to_tensor=True,
+                show_progress_bar=False,
+            )
+            out[rows] = embeddings.float().cpu().numpy()
+            if advance is not None:
+                advance(len(rows))
+        return out
+
+    def _batches(self, texts: Sequence[str]) -> Iterator[list[int]]:
+        limit = self.model.max_seq_length
+        if limit is None or not np.isfinite(limit):  # static embeddings pad nothing
+            for start in range(0, len(texts), STATIC_BATCH):
+                yield list(range(start, min(start + STATIC_BATCH, len(texts))))
+            return
+        tokens = self.model.tokenizer(list(texts), truncation=True, max_length=int(limit))
+        lengths = np.array([len(ids) for ids in tokens["input_ids"]])
+        budget = TOKENS_PER_BATCH["cuda" if self.model.device.type == "cuda" else "cpu"]
+        yield from batches_by_tokens(lengths, budget)
+
+
+def batches_by_tokens(lengths: np.ndarray, budget: int) -> Iterator[list[int]]:
+    """Group rows of similar length so that a padded batch holds at most ``budget`` tokens.
+
+    Args:
+        lengths: int [n], tokens of each text.
+        budget: Tokens of a padded batch; a longer single text is a batch of its own.
+
+    Yields:
+        Row indices of one batch, longest texts first (so that memory peaks at the start).
+    """
+    batch: list[int] = []
+    for row in np.argsort(-lengths, kind="stable").tolist():
+        if batch and lengths[batch[0]] * (len(batch) + 1) > budget:
+            yield batch
+            batch = []
+        batch.append(row)
+    if batch:
+        yield batch
+
+
+def load_encoder(name: str, dtype: str = "float32", device: str = "auto") -> TextEncoder:
+    """Load a frozen encoder once, by its name.
+
+    Args:
+        name: A name of the catalogue, a folder, a hub id, or ``file:PATH``.
+        dtype: ``float32`` or ``bfloat16``; what the encoder computes in.
+        device: ``auto``, ``cpu`` or ``cuda``.
+
+    Raises:
+        FusionError: The encoder cannot be had here; the message says what was tried.
+        ValueError: An unknown dtype.
+    """
+    if dtype not in DTYPES:
+        raise ValueError(f"encoder dtype {dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
+    if name.startswith("file:"):
+        return PrecomputedEncoder.open(name)
+    card = CATALOGUE.get(name)
+    try:
+        model = _load_model(name, card, dtype, None if device == "auto" else device)
+    except (OSError, ValueError) as error:
+        if isinstance(error, FileNotFoundError) and card is not None and card.package:
+            raise
+        logger.debug("loading %s failed", name, exc_info=True)
+        raise FusionError(_not_to_be_had(name, card)) from error
+    model = strip_normalize(model).eval().requires_grad_(False)
+    card = card or _card_of(name, model)
+    return FrozenEncoder(name, model, card, _fingerprint(name, card, model, dtype))
+
+
+def _load_model(
+    name: str, card: EncoderCard | None, dtype: str, device: str | None
+) -> "SentenceTransformer":
+    import torch
+    from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging as transformers_logging
+
+    transformers_logging.disable_progress_bar()  # "Loading weights" bars say nothing to a person
+    if card is not None and card.package == "wordllama":
+        return _load_wordllama(card, getattr(torch, dtype), device)
+    source = str(_package_folder(card) / "model") if card is not None and card.package else None
+    if source is not None and card is not None:
+        verify_sha256(Path(source) / "model.safetensors", card.sha256)
+    return SentenceTransformer(
+        source or (card.source if card is not None else name),
+        revision=card.revision if card is not None and source is None else None,
+        device=device,
+        local_files_only=not (source or Path(name).is_dir() or hub_reachable()),
+        # "auto" would keep a float16 checkpoint in float16, see transformers 5.
+        model_kwargs={"dtype": getattr(torch, dtype)},
+    )
+
+
+def _load_wordllama(
+    card: EncoderCard, dtype: "torch.dtype", device: str | None
+) -> "SentenceTransformer":
+    # The package's own loader looks for its tokenizer on the hub, though the wheel carries it.
+    from safetensors.torch import load_file
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+    from tokenizers import Tokenizer
+
+    folder = _package_folder(card)
+    weights = folder / "weights" / "l2_supercat_256.safetensors"
+    verify_sha256(weights, card.sha256)
+    tokenizer = Tokenizer.from_file(
+        str(folder / "tokenizers" / "l2_supercat_tokenizer_config.json")
+    )
+    (table,) = load_file(weights).values()
+    module = StaticEmbedding(tokenizer, embedding_weights=table.to(dtype))
+    return SentenceTransformer(modules=[module], device=device)
+
+
+def _package_folder(card: EncoderCard) -> Path:
+    try:
+        module = import_module(card.package)
+    except ImportError as error:
+        raise FusionError(
+            f"encoder {card.name!r} needs the package {card.package}: "
+            "pip install 'fusion-embeddings[embedded]'"
+        ) from error
+    return Path(str(module.__file__)).parent
+
+
+def verify_sha256(path: Path, expected: str) -> None:
+    """Refuse a weights file that is not the one that was examined.
+
+    Raises:
+        FusionError: The file's SHA-256 is another one, or there is no such file.
+    """
+    if not path.is_file():
+        raise FusionError(f"the weights file {path.name} is missing; reinstall its package")
+    with path.open("rb") as file:
+        found = hashlib.file_digest(file, "sha256").hexdigest()
+    if found != expected:
+        raise FusionError(
+            f"the weights file {path.name} has SHA-256 {found[:12]}…, expected {expected[:12]}…; "
+            "reinstall its package"
+        )
+
+
+@cache
+def hub_reachable() -> bool:
+    """Whether the model hub answers; asked once, since the hub's client retries for a minute."""
+    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
+        return False
+    if getproxies().get("https"):
+        return True  # only the proxy knows; let the client ask it
+    endpoint = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
+    try:
+        socket.create_connection((endpoint.hostname, endpoint.port or 443), timeout=5).close()
+    except OSError:
+        return False
+    return True
+
+
+def strip_normalize(model: "SentenceTransformer") -> "SentenceTransformer":
+    """Remove trailing ``Normalize`` modules, in place.
+
+    With one left in, ``--normalize none`` would silently mean per-model normalisation.
+    """
+    from sentence_transformers.sentence_transformer.modules import Normalize
+
+    while len(model) > 1 and isinstance(model[-1], Normalize):
+        model.pop(-1)
+    return model
+
+
+def _card_of(name: str, model: "SentenceTransformer") -> EncoderCard:
+    prompts = model.prompts or {}
+    pooling = next((m for m in model if type(m).__name__ == "Pooling"), None)
+    mode = str(getattr(pooling, "pooling_mode", "mean"))
+    dim = model.get_embedding_dimension()
+    if dim is None:
+        raise FusionError(f"encoder {name!r} does not say how wide its embeddings are")
+    return EncoderCard(
+        name=name,
+        source=name,
+        revision="",
+        dim=dim,
+        pooling=mode,  # type: ignore[arg-type]  # other people's models may pool in other ways
+        licence="unknown",
+        reference="the model's own configuration",
+        query_prompt=prompts.get("query") or "",
+        document_prompt=prompts.get("document") or prompts.get("passage") or "",
+    )
+
+
+def _fingerprint(
+    name: str, card: EncoderCard, model: "SentenceTransformer", dtype: str
+) -> dict[str, str]:
+    folder = Path(name)
+    weights = card.sha256
+    if not weights and folder.is_dir():  # a folder may be trained further under the same path
+        weights = _hash_weights(folder)
+    return {
+        "source": card.source if not folder.is_dir() else "folder",
+        "revision": card.revision,
+        "weights": weights,
+        "pooling": str(card.pooling),
+        "max_length": str(model.max_seq_length),
+        "dtype": dtype,
+        "device": model.device.type,
+        "query_prompt": card.query_prompt,
+        "document_prompt": card.document_prompt,
+    }
+
+
+def _hash_weights(folder: Path) -> str:
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.safetensors")) + sorted(folder.rglob("*.json")):
+        digest.update(str(path.relative_to(folder)).encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def _not_to_be_had(name: str, card: EncoderCard | None) -> str:
+    pair = ",".join(EMBEDDED_PAIR)
+    if card is not None:
+        return (
+            f"encoder {name!r} ({card.source}) is not in the local cache and the model hub cannot "
+            f"be reached; without a network use the embedded pair: --encoders {pair}"
+        )
+    known = ", ".join(CATALOGUE)
+    return (
+        f"encoder {name!r} is not a known name ({known}), not a folder of a sentence-transformers "
+        f"model, and the hub does not give it; without a network use --encoders {pair}"
+    )

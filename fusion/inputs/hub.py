@@ -1,0 +1,91 @@
+"""Data sets and texts from the model hub, through the ``datasets`` library."""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+from fusion.errors import FusionError
+from fusion.inputs.encoders import hub_reachable
+
+WIKIPEDIA = ("wikimedia/wikipedia", "20231101.en")
+MIN_WORDS = 50  # of a paragraph, as in the paper
+PAPER_TEXTS = 500_000
+
+
+@dataclass(frozen=True)
+class RawData:
+    """Rows of a retrieval data set as they were read.
+
+    Attributes:
+        documents: Document id to title, a space, text.
+        queries: Query id to text; may hold those of other splits.
+        qrels: Query id to document id to relevance, of one split.
+    """
+
+    documents: dict[str, str]
+    queries: dict[str, str]
+    qrels: dict[str, dict[str, int]]
+
+
+def data_from_hub(name: str, split: str) -> RawData | None:
+    """Load BEIR's own copy of a data set; None where the hub does not have it."""
+    datasets = _datasets(name)
+    if datasets is None:
+        return None
+    try:
+        corpus = datasets.load_dataset(f"BeIR/{name}", "corpus", split="corpus")
+        queries = datasets.load_dataset(f"BeIR/{name}", "queries", split="queries")
+        judged = datasets.load_dataset(
+            f"BeIR/{name}-qrels", split="validation" if split == "dev" else split
+        )
+    except Exception:  # the library raises many kinds; the caller says where else was looked
+        return None
+    qrels: dict[str, dict[str, int]] = {}
+    for row in judged:
+        qrels.setdefault(str(row["query-id"]), {})[str(row["corpus-id"])] = int(row["score"])
+    documents = {row["_id"]: f"{row['title'] or ''} {row['text']}".strip() for row in corpus}
+    return RawData(documents, {row["_id"]: row["text"] for row in queries}, qrels)
+
+
+def wikipedia_from_hub(max_texts: int | None) -> list[str] | None:
+    """The first paragraphs of at least 50 words of English Wikipedia; None without a hub."""
+    datasets = _datasets("wikipedia")
+    if datasets is None:
+        return None
+    try:
+        articles = datasets.load_dataset(*WIKIPEDIA, split="train", streaming=True)
+        return _paragraphs(articles, max_texts or PAPER_TEXTS)
+    except Exception:  # as above
+        return None
+
+
+def not_found(what: str, name: str, tried: list[Path]) -> str:
+    """One line that says where a name was looked for, and the way out."""
+    places = ", ".join(str(path) for path in tried)
+    data = "" if len(tried) > 1 else " ($FUSION_DATA is not set)"
+    return (
+        f"{what} {name!r} not found: tried {places}{data}, then the hub, which cannot be reached "
+        "or does not have it; without a network use 'pydocs' or your own files"
+    )
+
+
+def _paragraphs(articles: Iterable[dict[str, str]], count: int) -> list[str]:
+    texts: list[str] = []
+    for article in articles:
+        texts += [p for p in article["text"].split("\n\n") if len(p.split()) >= MIN_WORDS]
+        if len(texts) >= count:
+            break
+    return texts[:count]
+
+
+def _datasets(name: str) -> ModuleType | None:
+    if not hub_reachable():
+        return None
+    try:
+        import datasets
+    except ImportError as error:
+        raise FusionError(
+            f"{name!r} is on the hub, and reading it needs: pip install 'fusion-embeddings[hub]'"
+        ) from error
+    return datasets

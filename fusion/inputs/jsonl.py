@@ -1,0 +1,52 @@
+"""Lines of text and of JSON out of files, plain or gzipped, with errors that name the line."""
+
+import gzip
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+from fusion.errors import FusionError
+
+
+def read_rows(path: Path) -> Iterator[dict[str, str]]:
+    """Read BEIR's rows, objects with the strings ``_id`` and ``text``.
+
+    Raises:
+        FusionError: A line is something else; the message has its number.
+    """
+    for number, line in read_lines(path):
+        row = parse_object(path, number, line)
+        if not isinstance(row.get("_id"), str) or not isinstance(row.get("text"), str):
+            raise FusionError(f"{path}:{number} needs the strings '_id' and 'text'")
+        yield row
+
+
+def parse_object(path: Path, number: int, line: str) -> dict:
+    """Parse one line as a JSON object.
+
+    Raises:
+        FusionError: It is something else.
+    """
+    try:
+        row = json.loads(line)
+    except (ValueError, RecursionError) as error:
+        raise FusionError(f"{path}:{number} is not JSON: {error}") from error
+    if not isinstance(row, dict):
+        raise FusionError(f"{path}:{number} is not a JSON object")
+    return row
+
+
+def read_lines(path: Path) -> Iterator[tuple[int, str]]:
+    """Yield the lines that hold something, with their numbers from 1 on.
+
+    Raises:
+        FusionError: The file is not UTF-8, or its gzip stream is broken.
+    """
+    opener = gzip.open if path.suffix == ".gz" else open
+    try:
+        with opener(path, "rt", encoding="utf-8") as file:
+            for number, line in enumerate(file, 1):
+                if line.strip():
+                    yield number, line.rstrip("\n")
+    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+        raise FusionError(f"{path} cannot be read: {error}") from error

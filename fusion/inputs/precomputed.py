@@ -1,0 +1,114 @@
+"""``file:PATH``: embeddings that were computed elsewhere, looked up by the texts' ids.
+
+``PATH`` is an ``.npy`` or ``.safetensors`` file (one tensor ``embeddings`` [n, d]) with a text file
+of the same name and the suffix ``.ids.txt`` beside it, one id a line; or a folder with such a pair
+named ``query`` and one named ``document`` where the two sides were embedded differently.
+"""
+
+import hashlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from fusion.errors import FusionError
+from fusion.inputs.catalogue import Role
+
+SUFFIXES = (".npy", ".safetensors")
+
+
+@dataclass(frozen=True)
+class _Table:
+    embeddings: np.ndarray  # (n, d), memory-mapped where the format allows
+    row_of: dict[str, int]
+    path: Path
+
+
+@dataclass(frozen=True)
+class PrecomputedEncoder:
+    """Looks embeddings up by id; satisfies ``fusion.inputs.encoders.TextEncoder``."""
+
+    name: str
+    dim: int
+    fingerprint: dict[str, str]
+    tables: dict[Role, _Table]
+
+    @classmethod
+    def open(cls, name: str) -> "PrecomputedEncoder":
+        """Open ``file:PATH``.
+
+        Raises:
+            FusionError: A file is missing, unreadable, or has not one id for each row.
+        """
+        path = Path(name.removeprefix("file:"))
+        if path.is_dir():
+            tables = {role: _read(_find(path, role)) for role in Role}
+        else:
+            tables = dict.fromkeys(Role, _read(path))
+        widths = {table.embeddings.shape[1] for table in tables.values()}
+        if len(widths) > 1:
+            raise FusionError(f"{name}: queries and documents have different widths {widths}")
+        digest = hashlib.sha256()
+        for table in tables.values():
+            digest.update(hashlib.sha256(table.path.read_bytes()).digest())
+        return cls(name, widths.pop(), {"source": "file", "weights": digest.hexdigest()}, tables)
+
+    def encode(
+        self,
+        texts: Sequence[str],
+        role: Role,
+        ids: Sequence[str] | None = None,
+        advance: Callable[[int], object] | None = None,
+    ) -> np.ndarray:
+        """Look up float32 [n, dim]; see ``TextEncoder.encode``.
+
+        Raises:
+            FusionError: No ids were given, or one of them is not in the file.
+        """
+        table = self.tables[role]
+        if ids is None:
+            raise FusionError(f"{self.name} holds embeddings by id, and these texts have no ids")
+        missing = [key for key in ids if key not in table.row_of]
+        if missing:
+            raise FusionError(
+                f"{self.name} has no embedding for {len(missing)} of {len(ids)} ids, "
+                f"the first is {missing[0]!r}"
+            )
+        if advance is not None:
+            advance(len(ids))
+        rows = [table.row_of[key] for key in ids]
+        return np.asarray(table.embeddings[rows], dtype=np.float32)
+
+
+def _find(folder: Path, role: Role) -> Path:
+    for suffix in SUFFIXES:
+        if (folder / f"{role}{suffix}").is_file():
+            return folder / f"{role}{suffix}"
+    raise FusionError(f"{folder} has no {role}.npy or {role}.safetensors")
+
+
+def _read(path: Path) -> _Table:
+    if path.suffix not in SUFFIXES or not path.is_file():
+        raise FusionError(f"file:{path} is not an existing .npy or .safetensors file or a folder")
+    ids_path = path.with_suffix(".ids.txt")
+    if not ids_path.is_file():
+        raise FusionError(f"file:{path} needs its ids, one a line, in {ids_path.name} beside it")
+    embeddings = _read_matrix(path)
+    ids = ids_path.read_text(encoding="utf-8").splitlines()
+    if embeddings.ndim != 2 or len(ids) != len(embeddings):
+        raise FusionError(
+            f"file:{path} has shape {embeddings.shape} and {ids_path.name} has {len(ids)} ids"
+        )
+    return _Table(embeddings, {key: row for row, key in enumerate(ids)}, path)
+
+
+def _read_matrix(path: Path) -> np.ndarray:
+    try:
+        if path.suffix == ".npy":
+            return np.load(path, mmap_mode="r", allow_pickle=False)
+        from safetensors.numpy import load_file
+
+        return load_file(path)["embeddings"]
+    except Exception as error:
+        raise FusionError(f"file:{path} cannot be read: {error}") from error

@@ -1,0 +1,223 @@
+"""Embeddings on disk, never computed twice.
+
+A store is a folder; in it, one folder for each encoder, role and prompt (the key); in that, shards:
+``.npy`` files of (text hash, embedding) records, named after their own checksum. A shard appears
+under its name only when it is whole, so a killed run leaves whole shards and the next run goes on.
+Chunks of the input have fixed borders and one process at a time works on a chunk, so what is in a
+shard depends on the input alone.
+"""
+
+import fcntl
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from fusion.errors import FusionError
+from fusion.inputs.catalogue import Role
+from fusion.inputs.encoders import TextEncoder
+from fusion.inputs.precomputed import PrecomputedEncoder
+
+logger = logging.getLogger(__name__)
+
+CHUNK = 512  # texts a shard: half a minute of a small encoder on two cores, all that a kill costs
+HASH_BYTES = 16
+
+
+def default_root() -> Path:
+    """``$FUSION_CACHE``, or a folder in the user's cache."""
+    if root := os.environ.get("FUSION_CACHE"):
+        return Path(root)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fusion"
+
+
+def hash_text(text: str) -> bytes:
+    """The name of a text in the store: 16 bytes, so that a collision is out of the question."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=HASH_BYTES).digest()
+
+
+@dataclass(frozen=True)
+class Store:
+    """A folder of embeddings.
+
+    Attributes:
+        root: The folder; ``default_root()`` unless told otherwise.
+    """
+
+    root: Path = field(default_factory=default_root)
+
+    def embed(
+        self,
+        encoder: TextEncoder,
+        texts: Sequence[str],
+        role: Role,
+        ids: Sequence[str] | None = None,
+    ) -> np.ndarray:
+        """Embed texts, reading what is stored and storing what is new.
+
+        Args:
+            encoder: A frozen encoder.
+            texts: n texts; equal texts are embedded once.
+            role: Queries or documents.
+            ids: Needed only by encoders that look embeddings up.
+
+        Returns:
+            float32 [n, dim], not normalised.
+
+        Raises:
+            FusionError: An embedding is zero or not finite (the message names row and encoder), or
+                the disk is full.
+        """
+        if isinstance(encoder, PrecomputedEncoder):  # they are on disk already
+            embeddings = encoder.encode(texts, role, ids)
+        else:
+            shelf = Shelf.open(self.root, encoder, role)
+            shelf.fill(encoder, texts, role)
+            embeddings = shelf.gather(texts, encoder.dim)
+        check_embeddings(embeddings, encoder.name, texts)
+        return embeddings
+
+
+def check_embeddings(embeddings: np.ndarray, name: str, texts: Sequence[str]) -> None:
+    """Refuse embeddings that have no direction.
+
+    Raises:
+        FusionError: A row is zero or not finite; the message names the row and the encoder.
+    """
+    norms = np.linalg.norm(embeddings, axis=1)  # (n,)
+    bad = ~np.isfinite(norms) | (norms == 0)
+    if bad.any():
+        row = int(bad.argmax())
+        kind = "zero" if norms[row] == 0 else "not finite"
+        raise FusionError(
+            f"encoder {name!r}: the embedding of row {row} is {kind} (text {texts[row][:40]!r}; "
+            f"{int(bad.sum())} such rows); remove or repair these texts"
+        )
+
+
+@dataclass
+class Shelf:
+    """The shards of one key."""
+
+    folder: Path
+    shards: dict[str, np.ndarray]  # file name -> memory-mapped records
+    where: dict[bytes, tuple[str, int]]  # text hash -> shard, row
+
+    @classmethod
+    def open(cls, root: Path, encoder: TextEncoder, role: Role) -> "Shelf":
+        """Open, or make, the shelf of an encoder and a role."""
+        prompt = encoder.fingerprint.get(f"{role}_prompt", "")
+        parts = {k: v for k, v in encoder.fingerprint.items() if not k.endswith("_prompt")}
+        # Encoders without prompts embed queries as they embed documents: one shelf serves both.
+        key = json.dumps({**parts, "dim": encoder.dim, "prompt": prompt}, sort_keys=True)
+        folder = root / hashlib.sha256(key.encode()).hexdigest()[:24]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / "key.json").write_text(key + "\n", encoding="utf-8")
+        except OSError as error:
+            raise FusionError(
+                f"the store {root} cannot be written ({error.strerror}); set FUSION_CACHE"
+            ) from error
+        shelf = cls(folder, {}, {})
+        shelf.refresh()
+        return shelf
+
+    def refresh(self) -> None:
+        """Take in shards that appeared since the last look; drop damaged ones, by name."""
+        for path in sorted(self.folder.glob("*.npy")):
+            if path.name in self.shards:
+                continue
+            records = _read_shard(path)
+            if records is None:
+                logger.warning("the shard %s is damaged; its texts are embedded again", path.name)
+                path.unlink(missing_ok=True)
+                continue
+            self.shards[path.name] = records
+            for row, key in enumerate(records["hash"]):
+                self.where.setdefault(key.tobytes(), (path.name, row))
+
+    def fill(self, encoder: TextEncoder, texts: Sequence[str], role: Role) -> None:
+        """Embed what is missing, a chunk at a time."""
+        unique = list(dict.fromkeys(texts))
+        missing = sum(hash_text(text) not in self.where for text in unique)
+        if not missing:
+            return
+        bar = tqdm(total=missing, desc=f"{encoder.name} {role}", unit="text", disable=None)
+        with bar:
+            for start in range(0, len(unique), CHUNK):
+                chunk = unique[start : start + CHUNK]
+                if all(hash_text(text) in self.where for text in chunk):
+                    continue
+                with self._alone():
+                    self.refresh()  # another process may have done this chunk meanwhile
+                    todo = [text for text in chunk if hash_text(text) not in self.where]
+                    if todo:
+                        self._write(todo, encoder.encode(todo, role, advance=bar.update))
+                        self.refresh()
+
+    def gather(self, texts: Sequence[str], dim: int) -> np.ndarray:
+        """Read the embeddings of texts that are all on the shelf: float32 [n, dim]."""
+        out = np.empty((len(texts), dim), dtype=np.float32)
+        places: dict[str, tuple[list[int], list[int]]] = {}
+        for row, text in enumerate(texts):
+            shard, record = self.where[hash_text(text)]
+            rows, records = places.setdefault(shard, ([], []))
+            rows.append(row)
+            records.append(record)
+        for shard, (rows, records) in places.items():
+            out[rows] = self.shards[shard]["embedding"][records]
+        return out
+
+    def _write(self, texts: Sequence[str], embeddings: np.ndarray) -> None:
+        records = np.empty(
+            len(texts),
+            dtype=[("hash", f"V{HASH_BYTES}"), ("embedding", "<f4", (embeddings.shape[1],))],
+        )
+        records["hash"] = np.frombuffer(
+            b"".join(hash_text(text) for text in texts), dtype=f"V{HASH_BYTES}"
+        )
+        records["embedding"] = embeddings
+        partial = self.folder / f"partial-{os.getpid()}"
+        try:
+            with partial.open("wb") as file:
+                np.save(file, records, allow_pickle=False)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(self.folder / f"{_checksum(partial)}.npy")
+        except OSError as error:
+            raise FusionError(
+                f"the store {self.folder.parent} cannot be written ({error.strerror}); what is "
+                "stored stays usable: make room or set FUSION_CACHE"
+            ) from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        with (self.folder / "lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # released with the file, also when killed
+            yield
+
+
+def _checksum(path: Path) -> str:
+    digest = hashlib.blake2b(digest_size=HASH_BYTES)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _read_shard(path: Path) -> np.ndarray | None:
+    try:
+        if _checksum(path) != path.stem:
+            return None
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError):
+        return None

@@ -1,0 +1,99 @@
+"""Plain texts to fit on: a file, the documents of retrieval data, or the embedded default."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from fusion.errors import FusionError
+from fusion.inputs.corpora import EMBEDDED, load_documents
+from fusion.inputs.hub import not_found, wikipedia_from_hub
+from fusion.inputs.jsonl import parse_object, read_lines
+from fusion.inputs.pydocs import paragraphs
+
+
+@dataclass(frozen=True)
+class Texts:
+    """Plain texts to fit on.
+
+    Attributes:
+        name: What the person asked for.
+        ids: n ids.
+        texts: n texts, none empty.
+    """
+
+    name: str
+    ids: list[str]
+    texts: list[str]
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+    def first(self, count: int | None) -> "Texts":
+        """The first ``count`` texts, all of them for None."""
+        return Texts(self.name, self.ids[:count], self.texts[:count])
+
+
+def load_texts(name: str, max_texts: int | None = None) -> Texts:
+    """Load texts to fit on.
+
+    Args:
+        name: A file (``.jsonl``, also ``.gz``, with a ``text`` field; or one text a line),
+            ``data:NAME`` (the documents of that retrieval data, no queries, no labels), a name in
+            ``$FUSION_DATA/texts``, ``pydocs``, or ``wikipedia`` on the hub; several with commas.
+        max_texts: Take at most the first so many.
+
+    Raises:
+        FusionError: It is nowhere (the message says where it was looked for), or it is empty.
+    """
+    parts = [_load_part(part, max_texts) for part in name.split(",") if part]
+    if not parts:
+        raise FusionError("--texts is empty; name a file, a data set (data:NAME) or pydocs")
+    several = len(parts) > 1  # then ids may collide, and the source becomes part of an id
+    ids = [f"{part.name}/{key}" if several else key for part in parts for key in part.ids]
+    return Texts(name, ids, [text for part in parts for text in part.texts]).first(max_texts)
+
+
+def _load_part(name: str, max_texts: int | None) -> Texts:
+    if name.startswith("data:"):
+        documents = load_documents(name.removeprefix("data:"))
+        return Texts(name, list(documents), list(documents.values())).first(max_texts)
+    if name == EMBEDDED:
+        return _numbered(name, paragraphs()).first(max_texts)
+    tried = [Path(name)]
+    if root := os.environ.get("FUSION_DATA"):
+        tried += [Path(root) / "texts" / f"{name}{suffix}" for suffix in (".jsonl.gz", ".jsonl")]
+    for path in tried:
+        if path.is_file():
+            return read_texts(path, max_texts)
+    found = wikipedia_from_hub(max_texts) if name == "wikipedia" else None
+    if found is None:
+        raise FusionError(not_found("texts", name, tried))
+    return _numbered(name, found)
+
+
+def _numbered(name: str, texts: list[str]) -> Texts:
+    return Texts(name, [str(row) for row in range(len(texts))], texts)
+
+
+def read_texts(path: Path, max_texts: int | None = None) -> Texts:
+    """Read a file of texts; empty ones are left out.
+
+    Raises:
+        FusionError: The file is empty, is not UTF-8, or a line is not what it should be.
+    """
+    ids: list[str] = []
+    texts: list[str] = []
+    is_json = ".jsonl" in path.suffixes
+    for number, line in read_lines(path):
+        if max_texts is not None and len(texts) >= max_texts:
+            break
+        row = parse_object(path, number, line) if is_json else {"text": line}
+        text = row.get("text")
+        if not isinstance(text, str):
+            raise FusionError(f"{path}:{number} has no string 'text'")
+        if text.strip():
+            ids.append(str(row.get("_id", row.get("id", number))))
+            texts.append(text.strip())
+    if not texts:
+        raise FusionError(f"{path} holds no text")
+    return Texts(path.name, ids, texts)
