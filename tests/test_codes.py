@@ -8,10 +8,18 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from fusion.errors import FusionError
-from fusion.space.codes import Codebook, Precision
+from fusion.space.codes import Codebook, Precision, rotation
 from fusion.space.codes.grids import gaussian_error, gaussian_levels, nearest_level
 from fusion.space.codes.packing import pack, packed_bytes, unpack
 from fusion.space.codes.rotation import fitted_rotation, random_rotation
+
+
+@pytest.fixture(autouse=True)
+def _no_silent_division():
+    """A division by zero or an invalid value is a failure here, not a warning."""
+    with np.errstate(divide="raise", invalid="raise"):
+        yield
+
 
 CODED = ["int8", "int4", "int3", "int2", "binary"]
 
@@ -141,11 +149,20 @@ def test_fitted_rotation_of_few_empty_or_many_rows_is_orthogonal(rows, value):
     np.testing.assert_allclose(axes @ axes.T, np.eye(8), atol=1e-5)
 
 
+def test_fitted_rotation_of_a_large_corpus_looks_at_a_sample(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        rotation, "nearest_level", lambda x, levels: seen.append(len(x)) or nearest_level(x, levels)
+    )
+    fitted_rotation(np.random.default_rng(0).standard_normal((9000, 4)).astype(np.float32), 1, 0)
+    assert set(seen) == {rotation.FITTING_ROWS}
+
+
 def test_rotation_follows_the_precision_unless_it_is_named():
     vectors = embeddings(200, 16)
-    for precision, rotation in [("binary", "fitted"), ("int2", "fitted"), ("int3", "random")]:
+    for precision, expected in [("binary", "fitted"), ("int2", "fitted"), ("int3", "random")]:
         default = Codebook.fit(vectors, precision)
-        named = Codebook.fit(vectors, precision, rotation=rotation)
+        named = Codebook.fit(vectors, precision, rotation=expected)
         np.testing.assert_array_equal(default.axes, named.axes)
     np.testing.assert_array_equal(default.axes, random_rotation(16, seed=0))
     none = Codebook.fit(vectors, "binary", rotation="none")
@@ -253,6 +270,7 @@ def test_one_vector_is_enough_to_encode_and_to_fit():
     np.testing.assert_allclose(
         alone.decode(alone.encode(vectors[:1])), unit(vectors[:1]), atol=0.05
     )
+    assert len(np.unique(alone.encode(vectors), axis=0)) == 100  # and others stay apart
 
 
 def test_no_vectors_give_no_codes():
@@ -306,6 +324,8 @@ def test_bad_arguments_are_named():
         book.encode(vectors[:, :7])
     with pytest.raises(ValueError, match=r"uint8 \[n, 4\]; decode with the codebook"):
         book.decode(np.zeros((3, 5), np.uint8))
+    with pytest.raises(ValueError, match="codes: float32"):
+        book.decode(np.zeros((3, 4), np.float32))
 
 
 @pytest.mark.parametrize("precision", list(Precision))
