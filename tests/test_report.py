@@ -10,6 +10,7 @@ from PIL import Image
 from fusion.errors import FusionError
 from fusion.measure import archive, report
 from fusion.measure.comparisons import compare_variants, comparisons_of
+from fusion.measure.curves import best_coded, spread
 from fusion.measure.rows import MEAN, Row, Variant, mean_rows, with_intervals
 from fusion.measure.tables import markdown, terminal_table
 
@@ -215,6 +216,14 @@ def test_a_figure_of_one_data_set_or_without_concat_or_float32(tmp_path):
     assert (tmp_path / "codes-only.png").stat().st_size > 5000
 
 
+def test_a_figure_of_many_data_sets_has_several_lines_of_small_ones(tmp_path):
+    rows = [row(f"set{i}", "pca", dim, 0.5) for i in range(6) for dim in (8, 16)]
+    report.ndcg_figure(rows + mean_rows(rows), tmp_path / "six.png")
+    report.ndcg_figure(rows[:2], tmp_path / "one.png")
+    heights = [Image.open(tmp_path / f"{name}.png").size[1] for name in ("one", "six")]
+    assert heights[1] > heights[0] + 2 * 400
+
+
 def test_the_coded_line_is_a_frontier():
     """8 bytes of 8 bits score less than 2 bytes of 1 bit: not worth their bytes."""
     rows = [
@@ -224,9 +233,9 @@ def test_the_coded_line_is_a_frontier():
         row("tiny", "first-k", 16, 0.2, "int8", bits=8),
         row("tiny", "concat", 64, 0.9, "int8", bits=8),
     ]
-    best = report.best_coded(rows)
+    best = best_coded(rows)
     assert [(r.method, r.bytes_per_vector) for r in best] == [("pca", 2), ("pca", 16)]
-    assert report.best_coded([row("tiny", "pca", 8, 0.5)]) == []
+    assert best_coded([row("tiny", "pca", 8, 0.5)]) == []
 
 
 @pytest.mark.parametrize(
@@ -240,7 +249,7 @@ def test_the_coded_line_is_a_frontier():
     ],
 )
 def test_labels_move_apart_no_further_than_they_must(heights, expected):
-    assert report.spread(heights, 2.0) == pytest.approx(expected, abs=1e-3)
+    assert spread(heights, 2.0) == pytest.approx(expected, abs=1e-3)
 
 
 def test_the_loss_figure_marks_the_best_epoch(tmp_path):

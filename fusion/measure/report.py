@@ -20,6 +20,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from fusion.errors import FusionError
 from fusion.measure.archive import check_output, read_report, whole_folder, write_records
 from fusion.measure.comparisons import REFERENCE, comparisons_of
+from fusion.measure.curves import best_coded, line_of, spread
 from fusion.measure.rows import Row, averaged_over_seeds
 from fusion.measure.tables import (
     caption,
@@ -53,6 +54,8 @@ SPARE = [("#56B4E9", "P"), ("#000000", "X"), ("#999933", "<"), ("#882255", ">"),
 BITS = {"float16": "16", "int8": "8", "int4": "4", "int3": "3", "int2": "2", "binary": "1"}
 AIRY = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)
 HALO = [patheffects.withStroke(linewidth=3, foreground="white")]
+LOSSES = {"train": ("training", GREY), "val": ("validation", "#D55E00")}
+SMALL_IN_A_LINE = 4
 LABEL_GAP = 0.036  # of the axes' height, between the middles of two labels
 
 
@@ -97,12 +100,13 @@ def ndcg_figure(rows: Sequence[Row], path: Path | str) -> None:
     names = data_sets(rows)
     small = names if len(names) > 1 else []
     styles = _styles(rows)
-    figure = Figure(figsize=(9.6, 8.8 if small else 6.0), layout=AIRY)
-    heights = [2.3, 1] if small else [1]
-    grid = figure.add_gridspec(len(heights), max(len(small), 1), height_ratios=heights)
+    columns = min(len(small), SMALL_IN_A_LINE) or 1
+    lines = -(-len(small) // columns)
+    figure = Figure(figsize=(9.6, 6.0 + 2.8 * lines), layout=AIRY)
+    grid = figure.add_gridspec(1 + lines, columns, height_ratios=[2.3] + [1] * lines)
     _draw_large(figure.add_subplot(grid[0, :]), rows, styles)
     for place, name in enumerate(small):
-        axes = figure.add_subplot(grid[1, place])
+        axes = figure.add_subplot(grid[1 + place // columns, place % columns])
         of_one = averaged_over_seeds(row for row in rows if row.data == name)
         _draw_panel(axes, of_one, styles, size=0.6)
         axes.set_title(name, loc="left", fontsize=10.5, color=INK)
@@ -147,7 +151,7 @@ def _draw_panel(
     axes: Axes, rows: Sequence[Row], styles: Mapping[str, tuple[str, str]], size: float
 ) -> None:
     for method, (colour, marker) in styles.items():
-        x, y, ci95 = _curve(_line_of(rows, method))
+        x, y, ci95 = _curve(line_of(rows, method))
         axes.fill_between(x, ci95[:, 0], ci95[:, 1], color=colour, alpha=0.07, linewidth=0)
         axes.plot(x, y, color=colour, marker=marker, markersize=6 * size, linewidth=2 * size)
     coded = best_coded(rows)
@@ -202,7 +206,7 @@ def _draw_reference(axes: Axes, row: Row, size: float) -> None:
 
 def _label_lines(axes: Axes, rows: Sequence[Row], styles: Mapping[str, tuple[str, str]]) -> None:
     """Name each line at its left end, where methods differ most, moved apart where they touch."""
-    lines = {method: _line_of(rows, method) for method in styles}
+    lines = {method: line_of(rows, method) for method in styles}
     ends = {m: (line[0].bytes_per_vector, line[0].ndcg_at_10) for m, line in lines.items() if line}
     order = sorted(ends, key=lambda method: ends[method][1])
     low, high = axes.get_ylim()
@@ -223,57 +227,6 @@ def _label_lines(axes: Axes, rows: Sequence[Row], styles: Mapping[str, tuple[str
         )  # fmt: skip
 
 
-def spread(heights: Sequence[float], gap: float) -> list[float]:
-    """Move ascending heights apart to at least ``gap``, each no further than it must.
-
-    Example: 0, 1, 1.5 with a gap of 2 become −1.17, 0.83, 2.83: their mean stays.
-    """
-    groups: list[list[float]] = []
-    for height in heights:
-        groups.append([height])
-        while len(groups) > 1 and _top(groups[-2], gap) + gap > _bottom(groups[-1], gap):
-            last = groups.pop()
-            groups[-1] += last
-    return [_bottom(group, gap) + gap * place for group in groups for place in range(len(group))]
-
-
-def _bottom(group: Sequence[float], gap: float) -> float:
-    return float(np.mean(group)) - gap * (len(group) - 1) / 2
-
-
-def _top(group: Sequence[float], gap: float) -> float:
-    return float(np.mean(group)) + gap * (len(group) - 1) / 2
-
-
-def best_coded(rows: Sequence[Row]) -> list[Row]:
-    """The codes worth their bytes, of the one nested method that scores best when coded.
-
-    A row stands on this frontier if no row of the same method takes fewer bytes and scores as well.
-    """
-    coded = [row for row in rows if is_nested(row.method) and row.precision in BITS]
-    if not coded:
-        return []
-    methods = {row.method for row in coded}
-    best = max(
-        sorted(methods),
-        key=lambda method: np.mean([row.ndcg_at_10 for row in coded if row.method == method]),
-    )
-    of_best = [row for row in coded if row.method == best]
-    frontier: list[Row] = []
-    for row in sorted(of_best, key=lambda row: (row.bytes_per_vector, -row.ndcg_at_10)):
-        if not frontier or row.ndcg_at_10 > frontier[-1].ndcg_at_10:
-            frontier.append(row)
-    return frontier
-
-
-def _line_of(rows: Sequence[Row], method: str) -> list[Row]:
-    """The float32 rows of a method by width; of its narrowest precision if it has none."""
-    of_method = [row for row in rows if row.method == method]
-    precision = "float32" if any(r.precision == "float32" for r in of_method) else None
-    chosen = [row for row in of_method if row.precision == (precision or of_method[0].precision)]
-    return sorted(chosen, key=lambda row: row.dim)
-
-
 def _curve(rows: Sequence[Row]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Bytes (m,), scores (m,) and intervals (m, 2)."""
     x = np.array([row.bytes_per_vector for row in rows])
@@ -288,11 +241,7 @@ def _dress(axes: Axes, large: bool) -> None:
     axes.xaxis.set_minor_locator(NullLocator())
     axes.yaxis.set_major_formatter(FuncFormatter(lambda v, _: f"{v:.2f}".removeprefix("0")))
     axes.yaxis.set_major_locator(MaxNLocator(6))
-    axes.grid(axis="y", color=PALE, linewidth=0.8)
-    axes.set_axisbelow(True)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.spines["bottom"].set_color(GREY)
-    axes.tick_params(colors=GREY, labelsize=8.5, length=0)
+    _strip(axes)
     axes.margins(x=0.06)
 
 
@@ -307,36 +256,56 @@ def loss_figure(metrics_csv: Path | str, path: Path | str) -> None:
     Raises:
         FusionError: The file does not exist or holds no losses.
     """
-    losses = {name: _losses(Path(metrics_csv), f"{name}/loss") for name in ("train", "val")}
+    losses = {name: _losses(Path(metrics_csv), f"{name}/loss") for name in LOSSES}
     if not any(losses.values()):
         raise FusionError(f"{metrics_csv} holds no train/loss or val/loss: nothing to draw")
-    figure = Figure(figsize=(7.2, 4.2), layout="constrained")
+    figure = Figure(figsize=(7.2, 4.2), layout=AIRY)
     axes = figure.add_subplot()
-    for (name, by_epoch), colour in zip(losses.items(), (GREY, "#D55E00"), strict=True):
-        if not by_epoch:
-            continue
-        epochs, values = list(by_epoch), list(by_epoch.values())
-        axes.plot(epochs, values, color=colour, linewidth=2, marker="o", markersize=3)
-        label = {"train": "training", "val": "validation"}[name]
-        axes.annotate(
-            label, (epochs[-1], values[-1]), xytext=(8, 0), textcoords="offset points",
-            color=colour, fontweight="bold", va="center", path_effects=HALO,
+    drawn = {name: by_epoch for name, by_epoch in losses.items() if by_epoch}
+    last = max(max(by_epoch) for by_epoch in drawn.values())
+    for name, by_epoch in drawn.items():
+        axes.plot(
+            list(by_epoch), list(by_epoch.values()), color=LOSSES[name][1], linewidth=2,
+            marker="o", markersize=3,
         )  # fmt: skip
-    if losses["val"]:
-        best = best_epoch(losses["val"])
-        axes.plot(best, losses["val"][best], "o", markersize=11, mfc="none", mec=INK)
+    axes.set_xlim(-0.02 * (last + 1), last + 0.17 * (last + 1))
+    axes.set_xticks(
+        [t for t in MaxNLocator(8, integer=True).tick_values(0, last) if 0 <= t <= last]
+    )
+    axes.margins(y=0.12)
+    _label_losses(axes, drawn)
+    if "val" in drawn:
+        best = best_epoch(drawn["val"])
+        axes.plot(best, drawn["val"][best], "o", markersize=11, mfc="none", mec=INK)
         axes.annotate(
-            f"kept: epoch {best}", (best, losses["val"][best]), xytext=(0, 14),
+            f"kept: epoch {best}", (best, drawn["val"][best]), xytext=(0, 14),
             textcoords="offset points", color=INK, fontsize=9, ha="center", path_effects=HALO,
         )  # fmt: skip
-    axes.set_title("Loss", loc="left", fontsize=13, color=INK)
-    axes.set_xlabel("epoch", color=INK)
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.grid(axis="y", color=PALE, linewidth=0.8)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.tick_params(colors=GREY, labelsize=8.5, length=0)
-    axes.margins(x=0.14, y=0.12)
+    axes.set_title("Loss, by epoch", loc="left", fontsize=13, color=INK, pad=10)
+    _strip(axes)
     figure.savefig(path, dpi=160)
+
+
+def _label_losses(axes: Axes, losses: Mapping[str, Mapping[int, float]]) -> None:
+    ends = {name: list(by_epoch.items())[-1] for name, by_epoch in losses.items()}
+    order = sorted(ends, key=lambda name: ends[name][1])
+    low, high = axes.get_ylim()
+    heights = spread([ends[name][1] for name in order], 0.06 * (high - low))
+    for name, height in zip(order, heights, strict=True):
+        label, colour = LOSSES[name]
+        axes.annotate(
+            label, ends[name], xytext=(9, height), textcoords=("offset points", "data"),
+            color=colour, fontweight="bold", va="center", path_effects=HALO,
+        )  # fmt: skip
+
+
+def _strip(axes: Axes) -> None:
+    """Leave the data, pale lines to read it by, and the ground that it stands on."""
+    axes.grid(axis="y", color=PALE, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.spines["bottom"].set_color(GREY)
+    axes.tick_params(colors=GREY, labelsize=8.5, length=0)
 
 
 def best_epoch(losses: Mapping[int, float]) -> int:
