@@ -24,7 +24,8 @@ def _origin(report: dict[str, Any]) -> str:
     return (
         f"Batch {what['batch']}, {what['in_dim']} → {what['dims'][-1]}, "
         f"{len(what['dims'])} widths; {where['device']}{threads}, "
-        f"clock: {where['clock']}, torch {where['torch']}, commit {where['commit']}, {where['date'][:10]}."
+        f"clock: {where['clock']}, torch {where['torch']}, "
+        f"commit {where['commit']}, {where['date'][:10]}."
     )
 
 

@@ -243,8 +243,11 @@ class HeadCompressor(FittedCompressor):
 
     def _project(self, chunk: np.ndarray) -> np.ndarray:
         device = self._head.linear.weight.device
+        rows = torch.from_numpy(
+            np.require(chunk, requirements="W")
+        )  # torch warns of read-only maps
         with torch.inference_mode():
-            return self._head(torch.from_numpy(chunk).to(device)).cpu().numpy()  # (rows, d)
+            return self._head(rows.to(device)).cpu().numpy()  # (rows, d)
 
     def _config(self) -> dict[str, Any]:
         return {
