@@ -1,6 +1,8 @@
 """Plain texts to fit on: a file, the documents of retrieval data, or the embedded default."""
 
 import os
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -97,3 +99,27 @@ def read_texts(path: Path, max_texts: int | None = None) -> Texts:
     if not texts:
         raise FusionError(f"{path} holds no text")
     return Texts(path.name, ids, texts)
+
+
+def pseudo_queries(texts: Sequence[str], count: int) -> tuple[list[str], list[str]]:
+    """Make query-like parts without labels: the first sentence of a text, and the rest of it.
+
+    Args:
+        texts: n paragraphs.
+        count: Take at most so many, evenly spaced over the texts that can be split.
+
+    Returns:
+        First sentences of at least 5 words and rests of at least 15, row by row.
+    """
+    pairs = [pair for text in texts if (pair := _split_sentence(text)) is not None]
+    step = max(1, len(pairs) // count)
+    chosen = pairs[::step][:count]
+    return [query for query, _ in chosen], [rest for _, rest in chosen]
+
+
+def _split_sentence(text: str) -> tuple[str, str] | None:
+    match = re.search(r"(?<=[a-z0-9)\"'][.!?])\s+(?=[A-Z\"'(])", text)
+    if match is None:
+        return None
+    first, rest = text[: match.start()], text[match.end() :]
+    return (first, rest) if len(first.split()) >= 5 and len(rest.split()) >= 15 else None

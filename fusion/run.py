@@ -1,0 +1,324 @@
+"""The hall: a run, from texts to fitted compressors, and its folder on disk.
+
+A run folder holds ``config.yaml``, ``pca.safetensors``, ``head.safetensors``,
+``calibration.safetensors`` (fused training vectors that codes are fitted on), ``metrics.csv`` and,
+written last, ``environment.json``: a folder without it was interrupted.
+"""
+
+import json
+import logging
+import os
+import platform
+import shutil
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import yaml
+
+from fusion.errors import FusionError
+from fusion.inputs.catalogue import PAPER_QUARTET, Role
+from fusion.inputs.encoders import TextEncoder, load_encoder
+from fusion.inputs.store import Store
+from fusion.inputs.texts import Texts, load_texts, pseudo_queries
+from fusion.space.blocks import Blocks, Normalization
+from fusion.space.compressor import FittedCompressor
+from fusion.space.compressors import PCA, load_compressor
+from fusion.space.recipe import TrainConfig, check_dims
+
+logger = logging.getLogger(__name__)
+
+CONFIG, ENVIRONMENT, CALIBRATION = "config.yaml", "environment.json", "calibration.safetensors"
+DEFAULT_DIMS = (32, 64, 128, 256, 384, 512, 768, 1024)
+CALIBRATION_ROWS = 4096  # more do not move the levels of a code
+AUTO_PAIRS = 3000  # pseudo-queries that weights are chosen on
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What a run is made of; together with the texts it decides every number in the folder."""
+
+    encoders: tuple[str, ...] = PAPER_QUARTET
+    """Names, folders, hub ids or ``file:PATH``; their order is the order of the blocks."""
+    normalize: Normalization = Normalization.PER_MODEL
+    """``none``, ``per-model`` or ``global``."""
+    weights: tuple[float, ...] | str = ()
+    """Squared weight of each block under cosine; empty for one each, ``auto`` to choose them."""
+    texts: str = "wikipedia"
+    """What to fit on; see ``fusion.inputs.texts.load_texts``."""
+    max_texts: int | None = None
+    """Take at most the first so many texts."""
+    dims: tuple[int, ...] = ()
+    """Widths to train for; empty for the usual ones that the concat can give."""
+    encoder_dtype: str = "float32"
+    """``float32`` or ``bfloat16``."""
+    train: TrainConfig = TrainConfig()  # noqa: RUF009 - frozen
+    """How the head is trained."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "normalize", Normalization(self.normalize))
+        if not self.encoders:
+            raise ValueError("encoders is empty: name at least one, for example minilm,wordllama")
+        if len(set(self.encoders)) != len(self.encoders):
+            raise ValueError(f"encoders names one twice: {','.join(self.encoders)}")
+        if self.max_texts is not None and self.max_texts < 2:
+            raise ValueError(f"max_texts must be at least 2, got {self.max_texts}")
+        if self.weights not in ((), AUTO) and len(self.weights) != len(self.encoders):
+            raise ValueError(
+                f"weights has {len(self.weights)} entries for {len(self.encoders)} encoders "
+                f"({', '.join(self.encoders)}): give one for each, or auto"
+            )
+        if self.dims:  # the upper bound is known only with the encoders
+            check_dims(self.dims, self.dims[-1])
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for YAML."""
+        plain = asdict(self) | {"normalize": str(self.normalize), "encoders": list(self.encoders)}
+        plain["dims"] = list(self.dims)
+        plain["weights"] = self.weights if isinstance(self.weights, str) else list(self.weights)
+        return plain
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> "RunConfig":
+        """Undo ``to_dict``.
+
+        Raises:
+            ValueError: A field is unknown or has a value that it cannot have.
+        """
+        plain = dict(plain)
+        train = plain.pop("train", {})
+        for name in ("encoders", "dims", "weights"):
+            if isinstance(plain.get(name), list):
+                plain[name] = tuple(plain[name])
+        try:
+            return cls(**plain, train=TrainConfig(**train))
+        except TypeError as error:
+            raise ValueError(f"the configuration does not fit this version: {error}") from error
+
+
+@dataclass(frozen=True)
+class Run:
+    """A finished run, as it stands in its folder."""
+
+    config: RunConfig
+    """As resolved: ``weights`` and ``dims`` are what was used."""
+    blocks: Blocks
+    """How embeddings become one vector."""
+    compressors: dict[str, FittedCompressor]
+    """``pca`` and ``head``."""
+    calibration: np.ndarray
+    """float32 [n, D], fused training vectors that codes are fitted on."""
+    environment: dict[str, Any]
+    """Versions and hardware of the run."""
+
+    @classmethod
+    def load(cls, folder: Path) -> "Run":
+        """Read a run folder.
+
+        Raises:
+            FusionError: It is no run folder, was interrupted, or a file is damaged.
+        """
+        if not (folder / CONFIG).is_file():
+            raise FusionError(f"{folder} is not a run folder: it has no {CONFIG}")
+        if not (folder / ENVIRONMENT).is_file():
+            raise FusionError(f"{folder} was interrupted; finish it with fusion.train --resume")
+        try:
+            plain = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+            environment = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
+            blocks = Blocks.from_dict(plain.pop("blocks"))
+            config = RunConfig.from_dict(plain)
+        except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError) as error:
+            raise FusionError(f"{folder / CONFIG} is damaged: {error}") from error
+        compressors = {name: load_compressor(folder / f"{name}.safetensors") for name in METHODS}
+        return cls(config, blocks, compressors, _read_calibration(folder), environment)
+
+
+METHODS = ("pca", "head")
+
+
+def train(config: RunConfig, folder: Path, *, overwrite: bool = False, resume: bool = False) -> Run:
+    """Embed, fuse, fit and save: everything of ``python -m fusion.train``.
+
+    Nothing is written to ``folder`` before encoders, texts, weights and dims are known to be good.
+
+    Raises:
+        FusionError: Something cannot be had or read, or the folder is there already.
+        ValueError: A value that cannot be.
+    """
+    check_folder(folder, overwrite, resume)
+    encoders = load_encoders(config)
+    blocks = Blocks(
+        config.encoders,
+        tuple(encoder.dim for encoder in encoders),
+        config.normalize,
+        () if isinstance(config.weights, str) else config.weights,
+    )
+    dims = check_dims(config.dims or default_dims(blocks.width), blocks.width)
+    texts = load_texts(config.texts, config.max_texts)
+    store = Store()
+    if config.weights == AUTO:
+        blocks = replace(blocks, weights=auto_weights(encoders, texts, blocks.normalize, store))
+    fused = fuse(blocks, encoders, texts.texts, Role.DOCUMENT, store, texts.ids)
+    resolved = replace(config, dims=dims, weights=blocks.weights)
+    return _fit(resolved, blocks, fused, folder, resume)
+
+
+def _fit(config: RunConfig, blocks: Blocks, fused: np.ndarray, folder: Path, resume: bool) -> Run:
+    from fusion.space.training import fit_head  # lightning takes seconds to import
+
+    plain = config.to_dict() | {"blocks": blocks.to_dict()}
+    written = yaml.safe_dump(plain, sort_keys=False)
+    if resume and (folder / CONFIG).is_file():
+        _check_same(folder, written)
+    elif folder.exists():
+        shutil.rmtree(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / CONFIG).write_text(written, encoding="utf-8")
+    pca = PCA().fit(fused)
+    pca.save(folder / "pca.safetensors")
+    head = fit_head(fused, config.train, config.dims, folder=folder, resume=resume)
+    head.save(folder / "head.safetensors")
+    calibration = _sample(fused)
+    _write_calibration(folder, calibration)
+    environment = describe_environment()
+    # Last, and whole or not at all: it says that the run is finished.
+    partial = folder / f"{ENVIRONMENT}.partial"
+    partial.write_text(json.dumps(environment, indent=2) + "\n", encoding="utf-8")
+    partial.replace(folder / ENVIRONMENT)
+    return Run(config, blocks, {"pca": pca, "head": head}, calibration, environment)
+
+
+def check_folder(folder: Path, overwrite: bool = False, resume: bool = False) -> None:
+    """Refuse to write over something, before any work is done.
+
+    Raises:
+        FusionError: The folder is not empty and neither flag allows that.
+    """
+    if folder.exists() and not folder.is_dir():
+        raise FusionError(f"{folder} is a file; choose a folder for --output")
+    if not folder.is_dir() or not any(folder.iterdir()) or resume:
+        return
+    if not overwrite:
+        raise FusionError(f"{folder} exists and is not empty; use --overwrite or --resume")
+    if not (folder / CONFIG).is_file():
+        raise FusionError(f"{folder} is not a run folder, so --overwrite leaves it alone")
+
+
+def load_encoders(config: RunConfig) -> list[TextEncoder]:
+    """The run's encoders, each loaded once."""
+    return [
+        load_encoder(name, config.encoder_dtype, config.train.device) for name in config.encoders
+    ]
+
+
+def fuse(
+    blocks: Blocks,
+    encoders: Sequence[TextEncoder],
+    texts: Sequence[str],
+    role: Role,
+    store: Store,
+    ids: Sequence[str] | None = None,
+) -> np.ndarray:
+    """Embed texts with every encoder (through the store) and fuse them: float32 [n, D]."""
+    return blocks.transform([store.embed(encoder, texts, role, ids) for encoder in encoders])
+
+
+def default_dims(width: int) -> tuple[int, ...]:
+    """The usual widths up to that of the concat, and the concat's own if it is small."""
+    usual = tuple(dim for dim in DEFAULT_DIMS if dim <= width)
+    return usual if width >= DEFAULT_DIMS[-1] or width in usual else (*usual, width)
+
+
+def auto_weights(
+    encoders: Sequence[TextEncoder], texts: Texts, normalize: Normalization, store: Store
+) -> tuple[float, ...]:
+    """Choose block weights without labels: first sentences have to find the rests of their texts.
+
+    Raises:
+        FusionError: Fewer than 50 texts can be split into a sentence and a rest.
+    """
+    from fusion.space.weights import choose_weights
+
+    queries, rests = pseudo_queries(texts.texts, AUTO_PAIRS)
+    if len(queries) < 50:
+        raise FusionError(
+            f"only {len(queries)} texts have a first sentence and a rest, too few to choose "
+            "weights on; give --weights by hand, one number an encoder"
+        )
+    weights = choose_weights(
+        [store.embed(encoder, queries, Role.QUERY) for encoder in encoders],
+        [store.embed(encoder, rests, Role.DOCUMENT) for encoder in encoders],
+        normalize,
+    )
+    chosen = ", ".join(f"{e.name} {w:g}" for e, w in zip(encoders, weights, strict=True))
+    logger.info("weights chosen on %d pseudo-queries: %s", len(queries), chosen)
+    return weights
+
+
+def describe_environment() -> dict[str, Any]:
+    """Versions and hardware that numbers depend on; no paths, no host names."""
+    import torch
+
+    packages = ("fusion-embeddings", "torch", "sentence-transformers", "transformers", "numpy")
+    cuda = torch.cuda.is_available()
+    return {
+        "python": platform.python_version(),
+        **{name: _version(name) for name in packages},
+        "cpu": _cpu_model(),
+        "threads": torch.get_num_threads(),
+        "gpu": torch.cuda.get_device_name() if cuda else None,
+    }
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu_model() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    return f"{next(named, platform.machine())}, {os.cpu_count()} cores"
+
+
+def _sample(fused: np.ndarray) -> np.ndarray:
+    step = max(1, len(fused) // CALIBRATION_ROWS)
+    return np.ascontiguousarray(fused[::step][:CALIBRATION_ROWS])
+
+
+def _write_calibration(folder: Path, vectors: np.ndarray) -> None:
+    from safetensors.numpy import save_file
+
+    partial = folder / f"{CALIBRATION}.partial"
+    save_file({"fused": vectors}, partial)
+    partial.replace(folder / CALIBRATION)
+
+
+def _read_calibration(folder: Path) -> np.ndarray:
+    from safetensors import SafetensorError
+    from safetensors.numpy import load_file
+
+    try:
+        return load_file(folder / CALIBRATION)["fused"]
+    except (OSError, SafetensorError, KeyError) as error:
+        raise FusionError(f"{folder / CALIBRATION} cannot be read: {error}") from error
+
+
+def _check_same(folder: Path, written: str) -> None:
+    before = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+    now = yaml.safe_load(written)
+    changed = [key for key in now if before.get(key) != now[key]]
+    if changed:
+        raise FusionError(
+            f"{folder} was begun with another {', '.join(changed)}; resume with the same settings "
+            "or start anew with --overwrite"
+        )
