@@ -16,7 +16,7 @@ from torch import Tensor
 
 from fusion.search import keys
 from fusion.search.problem import Problem
-from fusion.search.products import tuned_products
+from fusion.search.products import accumulate, tuned_products
 from fusion.search.survivors import Survivors
 
 TILE_SCORES = 2**20  # scores of a tile: 4 MB, twice (raw and scaled)
@@ -42,31 +42,37 @@ class Tiling:
 
 
 def default_tiling(problem: Problem) -> Tiling:
-    """Tiles that stay in the last cache, wide enough that the first one gives a good threshold."""
+    """Tiles that stay in cache, yet wide enough that the first one gives a good threshold."""
     documents = max(TILE_DOCUMENTS, 8 * problem.keep)
     if len(problem.corpus) <= 2.5 * documents:
         documents = len(problem.corpus)
-    buffered = max(1, BUFFER_KEYS // (len(problem.dims) * 2 * problem.keep))
-    queries = max(1, min(buffered, TILE_SCORES // max(1, documents)))
-    return Tiling(queries, max(1, documents), torch.get_num_threads())
+    buffered = BUFFER_KEYS // (len(problem.dims) * 2 * max(1, problem.keep))
+    queries = min(buffered, TILE_SCORES // max(1, documents))
+    return Tiling(max(1, queries), max(1, documents), torch.get_num_threads())
 
 
-def search(problem: Problem, tiling: Tiling | None = None) -> Tensor:
-    """The best keys of every level, int64 [l, q, keep]."""
+def search(problem: Problem, tiling: Tiling | None = None) -> tuple[Tensor, Tensor]:
+    """Scores and indices of every level, [l, q, keep]."""
     tiling = tiling or default_tiling(problem)
-    blocks = list(_cut(len(problem.queries), tiling.queries))
+    shape = len(problem.dims), len(problem.queries), problem.keep
+    scores, indices = torch.empty(shape), torch.empty(shape, dtype=torch.long)
+    blocks = list(_cut(len(problem.queries) if problem.keep else 0, tiling.queries))
     ranges = [slice(0, len(problem.corpus))]
     if len(blocks) < tiling.threads:  # too few queries for all threads: share the documents
         ranges = list(_cut(len(problem.corpus), -(-len(problem.corpus) // tiling.threads)))
-    best = torch.full((len(problem.dims), len(problem.queries), problem.keep), keys.EMPTY)
-    jobs = [(block, documents) for block in blocks for documents in ranges]
     with tuned_products(), ThreadPoolExecutor(tiling.threads) as pool:
-        found = pool.map(lambda job: _search_block(problem, job[0], job[1], tiling.documents), jobs)
-        for (block, _), part in zip(jobs, found, strict=True):
-            best[:, block] = (
-                part if len(ranges) == 1 else keys.merge([best[:, block], part], problem.keep)
-            )
-    return best
+        parts = {
+            block.start: [
+                pool.submit(_search_block, problem, block, documents, tiling.documents)
+                for documents in ranges
+            ]
+            for block in blocks
+        }
+        for block in blocks:
+            found = [part.result() for part in parts.pop(block.start)]
+            best = found[0] if len(found) == 1 else keys.merge(found, problem.keep)
+            scores[:, block], indices[:, block] = problem.finish(best, block)
+    return scores, indices
 
 
 def _cut(total: int, size: int) -> Iterator[slice]:
@@ -74,6 +80,7 @@ def _cut(total: int, size: int) -> Iterator[slice]:
 
 
 def _search_block(problem: Problem, block: slice, documents: slice, tile: int) -> Tensor:
+    """The best keys [l, rows, keep] of a block of queries among a range of documents."""
     queries = problem.queries[block]
     exclude = None if problem.exclude is None else problem.exclude[block]
     survivors = [Survivors(len(queries), problem.keep) for _ in problem.dims]
@@ -84,18 +91,19 @@ def _search_block(problem: Problem, block: slice, documents: slice, tile: int) -
         shape, size = (len(queries), stop - start), len(queries) * (stop - start)
         dots, scores = raw[:size].view(shape), scaled[:size].view(shape)
         hidden = _hidden(exclude, start, stop)
-        columns = problem.documents(start, stop, problem.dims[-1]).T  # (d, c)
+        rows = problem.documents(start, stop, problem.dims[-1])  # (c, d)
         for level, (a, b) in enumerate(pairwise((0, *problem.dims))):
-            torch.addmm(dots, queries[:, a:b], columns[a:b], beta=float(level > 0), out=dots)
+            accumulate(dots, queries[:, a:b], rows[:, a:b], level == 0)
             torch.mul(dots, problem.corpus_norms.inverse[level, start:stop], out=scores)
-            scores[hidden] = -torch.inf
+            if hidden:
+                scores[hidden] = -torch.inf
             survivors[level].add(scores.numpy(), start, mask[:size].reshape(shape))
-    return torch.stack([torch.from_numpy(level.best().copy()) for level in survivors])
+    return torch.from_numpy(np.stack([level.best() for level in survivors]))
 
 
-def _hidden(exclude: Tensor | None, start: int, stop: int) -> tuple[Tensor, ...]:
+def _hidden(exclude: Tensor | None, start: int, stop: int) -> tuple[Tensor, ...] | None:
     """Where a tile's excluded documents stand in it, rows and columns."""
     if exclude is None:
-        return (torch.empty(0, dtype=torch.long),) * 2
+        return None
     rows = torch.nonzero((exclude >= start) & (exclude < stop)).squeeze(1)
     return rows, exclude[rows] - start

@@ -33,8 +33,11 @@ def pack(scores: Tensor | np.ndarray, indices: Tensor | np.ndarray) -> Tensor | 
 def unpack(keys: Tensor) -> tuple[Tensor, Tensor]:
     """Scores float32 and indices int64 of keys; -inf and -1 where a key is empty."""
     scores = _ordered((keys >> 32).int()).view(torch.float32)
+    indices = (keys & LAST).neg_().add_(LAST)
     empty = keys == EMPTY
-    return scores.masked_fill_(empty, -torch.inf), (LAST - (keys & LAST)).masked_fill_(empty, -1)
+    if empty.any():
+        scores, indices = scores.masked_fill(empty, -torch.inf), indices.masked_fill(empty, -1)
+    return scores, indices
 
 
 def unpack_scores(keys: np.ndarray) -> np.ndarray:

@@ -2,11 +2,15 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from math import gcd
 
+import numpy as np
 import torch
 from torch import Tensor
 
-ROWS = 512  # rows read at a time: their squares stay in cache
+ROWS = 512  # rows read at a time
+SIMD = 16  # numbers that a processor squares at once
 SAFE = (2.0**-60, 2.0**60)  # squared norms whose float32 products neither overflow nor vanish
 WIDE = 2.0**-80  # a prefix whose squared norm is this much below its row's needs a scale of its own
 
@@ -44,14 +48,12 @@ def prefix_norms(rows: Tensor, dims: Sequence[int], name: str = "corpus") -> Pre
     inverse = torch.empty(len(dims), n)
     scale = torch.ones(n, dtype=torch.float64)
     wide = False
-    inside = _membership(dims)
     for start in range(0, n, ROWS):
         block = rows[start : start + ROWS, : dims[-1]].to("cpu", torch.float32)
-        squared = block.square() @ inside  # (rows, l)
+        squared = _squared(block.numpy(), dims)  # (rows, l)
         total = squared[:, -1]
         # NaN fails both comparisons, so a bad row always lands among the odd ones.
         usual = (squared[:, 0] > SAFE[0]) & (total < SAFE[1])
-        squared = squared.double()
         if not usual.all():
             odd = torch.nonzero(~usual).squeeze(1)  # (odd,)
             squared[odd] = _squared_exactly(rows, odd + start, dims, name)
@@ -62,9 +64,17 @@ def prefix_norms(rows: Tensor, dims: Sequence[int], name: str = "corpus") -> Pre
     return PrefixNorms(inverse, None if (scale == 1).all() else scale, wide, tuple(dims))
 
 
-def _membership(dims: Sequence[int]) -> Tensor:
-    """Column l holds 1 for the components inside level l: a product with it sums every prefix."""
-    return (torch.arange(dims[-1])[:, None] < torch.tensor(dims)[None, :]).float()  # (d, l)
+def _squared(rows: np.ndarray, dims: Sequence[int]) -> Tensor:
+    """Squared norms of every prefix, float64 [rows, l], from sums in the dtype of the rows."""
+    unit = gcd(*dims)
+    if unit >= SIMD:  # equal units in one call read the rows once
+        units = rows.reshape(len(rows), -1, unit)  # (rows, units, unit)
+        sums = np.einsum("rus,rus->ru", units, units, dtype=rows.dtype)
+        return torch.from_numpy(
+            sums.cumsum(axis=1, dtype=np.float64)[:, np.array(dims) // unit - 1]
+        )
+    parts = [np.einsum("rs,rs->r", rows[:, a:b], rows[:, a:b]) for a, b in pairwise((0, *dims))]
+    return torch.from_numpy(np.stack(parts, axis=1).cumsum(axis=1, dtype=np.float64))
 
 
 def _squared_exactly(rows: Tensor, odd: Tensor, dims: Sequence[int], name: str) -> Tensor:
@@ -74,7 +84,7 @@ def _squared_exactly(rows: Tensor, odd: Tensor, dims: Sequence[int], name: str) 
     if not finite.all():
         row = int(odd[torch.nonzero(~finite)[0, 0]])
         raise ValueError(f"{name} row {row} holds a value that is not finite: remove or repair it")
-    return block.square() @ _membership(dims).double()
+    return _squared(block.numpy(), dims)
 
 
 def _scales(squared: Tensor) -> Tensor:

@@ -10,10 +10,10 @@ DOCUMENTS = 2**16  # read at a time, which bounds the float32 copy of a half-pre
 SCORES = 2**23  # held at a time
 
 
-def search(problem: Problem) -> Tensor:
-    """The best keys of every level, [l, q, keep]."""
+def search(problem: Problem) -> tuple[Tensor, Tensor]:
+    """Scores and indices of every level, [l, q, keep]."""
     levels = [_search_level(problem, level) for level in range(len(problem.dims))]
-    return torch.stack(levels)
+    return problem.finish(torch.stack(levels))
 
 
 def _search_level(problem: Problem, level: int) -> Tensor:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fusion.search import keys
 from fusion.search.norms import PrefixNorms, prefix_norms
 
 Rows = np.ndarray | Tensor
@@ -44,6 +45,17 @@ class Problem:
             return rows.float()
         scale = self.corpus_norms.scale[start:stop, None].to(rows.device)
         return (rows.double() * scale).float()
+
+    def finish(self, found: Tensor, block: slice = slice(None)) -> tuple[Tensor, Tensor]:
+        """Cosines and indices of a block's keys [l, rows, keep], sorted from the best down.
+
+        Only here does the query's norm matter: it cannot change the order of the documents.
+        """
+        scores, indices = keys.unpack(found)
+        scores *= self.query_norms.inverse[:, block, None].to(scores.device)  # (l, rows, k)
+        if found.shape[-1] and (found[..., -1] == keys.EMPTY).any():
+            scores.masked_fill_(indices < 0, -torch.inf)  # 0 times -inf was not a number
+        return scores, indices
 
 
 def pose(

@@ -5,7 +5,7 @@ import torch
 
 from fusion.search import keys
 
-SAMPLE = 512  # scores a row that the first threshold is guessed from; sorted in vector registers
+SAMPLE = 512  # scores a row that the first threshold is found from; numpy sorts them in registers
 ROOM = 156  # slots beyond k: with k = 100 a row has 256, the widest that numpy sorts in registers
 
 
@@ -18,11 +18,11 @@ class Survivors:
 
     def __init__(self, rows: int, keep: int) -> None:
         self.keep = keep
-        self.capacity = keep + max(ROOM, keep * 3 // 4)
+        self.capacity = keep + max(ROOM, keep // 2)
         self.buffer = np.full((rows, self.capacity), keys.EMPTY)
         self.count = np.zeros(rows, np.int64)
         self.threshold = np.full((rows, 1), -np.inf, np.float32)
-        self._fresh = True
+        self._untouched = True
 
     def add(self, scores: np.ndarray, start: int, mask: np.ndarray) -> None:
         """Take in one tile.
@@ -32,52 +32,52 @@ class Survivors:
             start: The index of the first column's document.
             mask: bool [rows, c], contiguous, overwritten.
         """
-        if self._fresh:
-            self.threshold, self._fresh = guess_threshold(scores, self.keep), False
-            np.greater(scores, self.threshold, out=mask)
-            short = np.count_nonzero(mask, axis=1) < self.keep  # the guess was too high
-            self.threshold[short] = -np.inf
+        rows, width = scores.shape
+        if self._untouched:
+            self.threshold = guess_threshold(scores, self.keep)
         np.greater(scores, self.threshold, out=mask)
         found = np.flatnonzero(mask)  # ascending, so row by row
-        if len(found):
-            width = scores.shape[1]
-            edges = np.searchsorted(found, np.arange(len(scores) + 1) * width)
-            packed = keys.pack(scores.ravel()[found], start + found % width)
-            self._store(packed, edges)
+        if len(found) or self._untouched:
+            edges = np.searchsorted(found, np.arange(rows + 1) * width)
+            fresh = np.diff(edges)
+            documents = found - np.repeat(np.arange(rows) * width - start, fresh)
+            packed = keys.pack(np.take(scores, found), documents)
+            if self._untouched:
+                self._redo(scores, start, fresh)
+            self._store(packed, edges, fresh)
+        self._untouched = False
 
     def best(self) -> np.ndarray:
         """The keys of the results, int64 [rows, keep], from the best down; EMPTY where too few."""
-        self.buffer.sort(axis=1)
-        return self.buffer[:, : -self.keep - 1 : -1]
+        used = max(self.keep, int(self.count.max(initial=0)))
+        return np.sort(self.buffer[:, :used], axis=1)[:, : -self.keep - 1 : -1]
 
-    def _store(self, packed: np.ndarray, edges: np.ndarray) -> None:
-        """Append the keys ``packed[edges[r]:edges[r + 1]]`` to every row r."""
-        fresh = np.diff(edges)
+    def _redo(self, scores: np.ndarray, start: int, fresh: np.ndarray) -> None:
+        """Take all scores of rows whose guessed threshold let fewer than ``keep`` pass."""
+        rows = np.flatnonzero((fresh < self.keep) & (self.threshold[:, 0] > -np.inf))
+        if len(rows):
+            whole = keys.pack(scores[rows], np.arange(start, start + scores.shape[1]))
+            whole[np.isneginf(scores[rows])] = keys.EMPTY
+            self._replace(rows, whole)
+            fresh[rows] = 0
+
+    def _store(self, packed: np.ndarray, edges: np.ndarray, fresh: np.ndarray) -> None:
+        """Append the first ``fresh[r]`` of the keys ``packed[edges[r]:edges[r + 1]]`` to row r."""
         if (self.count + fresh).max() > self.capacity:
-            self._compact(np.flatnonzero(self.count > self.keep))
+            self._replace(full := np.flatnonzero(self.count > self.keep), self.buffer[full])
             crowded = np.flatnonzero(self.count + fresh > self.capacity)
             self._absorb(crowded, packed, edges)
             fresh[crowded] = 0
-        self._append(packed, edges, fresh)
-
-    def _append(self, packed: np.ndarray, edges: np.ndarray, fresh: np.ndarray) -> None:
-        if fresh.sum() < len(packed):  # the keys of absorbed rows are no longer needed
+        if fresh.sum() < len(packed):  # the keys of rows that were served otherwise
             packed = packed[np.repeat(fresh > 0, np.diff(edges))]
             edges = np.concatenate([[0], np.cumsum(fresh)])
         free = np.arange(len(fresh)) * self.capacity + self.count - edges[:-1]
         self.buffer.ravel()[np.arange(len(packed)) + np.repeat(free, fresh)] = packed
         self.count += fresh
 
-    def _compact(self, rows: np.ndarray) -> None:
-        """Forget what lies below the k-th key of these rows and raise their thresholds to it."""
-        if len(rows):
-            self._replace(rows, self.buffer[rows])
-
     def _absorb(self, rows: np.ndarray, packed: np.ndarray, edges: np.ndarray) -> None:
         """Take in more keys a row than the buffer has slots."""
-        if not len(rows):
-            return
-        widest = int(np.diff(edges)[rows].max())
+        widest = int(np.diff(edges)[rows].max(initial=0))
         wide = np.full((len(rows), self.capacity + widest), keys.EMPTY)
         wide[:, : self.capacity] = self.buffer[rows]
         for line, row in zip(wide, rows, strict=True):
@@ -86,22 +86,24 @@ class Survivors:
         self._replace(rows, wide)
 
     def _replace(self, rows: np.ndarray, candidates: np.ndarray) -> None:
-        """Set these rows to the best keys of ``candidates`` (overwritten), which fill them."""
+        """Keep only the best of ``candidates`` (overwritten) in these rows; raise their thresholds.
+
+        A row with too few candidates keeps empty slots among its first ``keep``, which is harmless.
+        """
         edge = candidates.shape[1] - self.keep
         candidates.partition(edge, axis=1)
-        self.buffer[rows] = keys.EMPTY
         self.buffer[rows, : self.keep] = candidates[:, edge:]
-        lowest = candidates[:, edge]
-        self.count[rows] = np.where(lowest == keys.EMPTY, 0, self.keep)
-        self.threshold[rows, 0] = keys.unpack_scores(lowest)
+        self.buffer[rows, self.keep :] = keys.EMPTY
+        self.count[rows] = self.keep
+        self.threshold[rows, 0] = keys.unpack_scores(candidates[:, edge])
 
 
 def guess_threshold(scores: np.ndarray, keep: int) -> np.ndarray:
     """A float32 [rows, 1] that at least ``keep`` scores of a row exceed, and few more, probably.
 
     For a small k it is certain: the k-th largest maximum of disjoint groups is a lower bound of the
-    k-th score. Otherwise it is guessed from evenly spaced scores, two and a half standard
-    deviations to the safe side, and whoever uses it must count what passes.
+    k-th score. Otherwise it is guessed from evenly spaced scores, two standard deviations to the
+    safe side, and whoever uses it must count what passes.
     """
     rows, width = scores.shape
     groups = min(SAMPLE, width)
@@ -111,8 +113,8 @@ def guess_threshold(scores: np.ndarray, keep: int) -> np.ndarray:
     else:
         share = keep / width
         sample = scores[:, :: -(-width // SAMPLE)]
-        spread = np.sqrt(sample.shape[1] * share * (1 - share))
-        rank = int(sample.shape[1] * share + 2.5 * spread + 2)
+        spread = np.sqrt(sample.shape[1] * share * max(0.0, 1 - share))
+        rank = int(sample.shape[1] * share + 2 * spread + 2)
     if rank > sample.shape[1]:
         return np.full((rows, 1), -np.inf, np.float32)
     edge = np.sort(sample, axis=1)[:, sample.shape[1] - rank, None]  # (rows, 1)

@@ -9,13 +9,13 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor
 
-from fusion.search import cpu, keys, per_level
+from fusion.search import cpu, per_level
 from fusion.search.norms import PrefixNorms, prefix_norms
 from fusion.search.problem import Problem, Rows, as_tensor, check_dims, pose
 
 __all__ = ["corpus_norms", "nested_topk"]
 
-ENGINES: dict[str, Callable[[Problem], Tensor]] = {
+ENGINES: dict[str, Callable[[Problem], tuple[Tensor, Tensor]]] = {
     "cpu": cpu.search,
     "per-level": per_level.search,
 }
@@ -67,10 +67,7 @@ def nested_topk(
             nested_topk(queries, corpus, [d], k, exclude=exclude, backend=backend) for d in dims
         ]
         return torch.cat([scores for scores, _ in parts]), torch.cat([found for _, found in parts])
-    if not (len(problem.queries) and problem.keep):
-        found = torch.empty(len(problem.dims), len(problem.queries), problem.keep, dtype=torch.long)
-        return finish(found, problem)
-    return finish(ENGINES["cpu" if backend == "auto" else backend](problem), problem)
+    return ENGINES["cpu" if backend == "auto" else backend](problem)
 
 
 def corpus_norms(corpus: Rows, dims: Sequence[int]) -> PrefixNorms:
@@ -81,10 +78,3 @@ def corpus_norms(corpus: Rows, dims: Sequence[int]) -> PrefixNorms:
     """
     rows = as_tensor(corpus, "corpus")
     return prefix_norms(rows, check_dims(dims, rows.shape[1]))
-
-
-def finish(found: Tensor, problem: Problem) -> tuple[Tensor, Tensor]:
-    """Turn keys [l, q, keep] into cosines and indices: only now does the query's norm matter."""
-    scores, indices = keys.unpack(found)
-    scores *= problem.query_norms.inverse[..., None].to(scores.device)  # (l, q, k)
-    return scores.masked_fill_(indices < 0, -torch.inf), indices

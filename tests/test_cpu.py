@@ -1,0 +1,161 @@
+"""The CPU engine: results must not depend on how the work is cut, nor anything be lost."""
+
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+import torch
+
+from fusion.search import keys, products
+from fusion.search.cpu import Tiling, default_tiling, search
+from fusion.search.problem import pose
+from fusion.search.products import onednn_is_better, tuned_products
+from fusion.search.reference import reference_topk
+from fusion.search.survivors import Survivors, guess_threshold
+
+DIMS = [32, 48, 64]
+
+
+def signs(q, c, d=64, seed=0):
+    """Signs times powers of two: full of ties, and exact in float32, so indices must be equal."""
+    rng = np.random.default_rng(seed)
+    rows = rng.choice(np.array([-1, 1], np.float32), (q + c, d))
+    rows *= rng.choice(np.array([0.5, 1, 2], np.float32), (q + c, 1))
+    return rows[:q], rows[q:]
+
+
+def assert_exact(found, queries, corpus, k, exclude=None):
+    scores, indices = reference_topk(queries, corpus, DIMS, k, exclude=exclude)
+    np.testing.assert_array_equal(found[1], indices)
+    np.testing.assert_allclose(found[0], scores, rtol=3e-7)
+
+
+@pytest.mark.parametrize("k", [1, 10, 100, 300, 1301])
+@pytest.mark.parametrize(
+    "tiling",
+    [
+        Tiling(5, 1301, 1),
+        Tiling(37, 640, 1),
+        Tiling(64, 97, 2),
+        Tiling(64, 600, 3),
+        Tiling(7, 1, 2),
+    ],
+    ids=str,
+)
+def test_cuts_do_not_show(k, tiling):
+    if tiling.documents == 1 and k > 10:
+        pytest.skip("a tile of one document is slow, and its point is made at small k")
+    queries, corpus = signs(37, 1301)
+    exclude = np.maximum(-1, np.arange(-1, 36) * 7)
+    problem = pose(queries, corpus, DIMS, k, exclude, None)
+    assert_exact(search(problem, tiling), queries, corpus, k, exclude)
+
+
+@pytest.mark.parametrize("k", [10, 200])
+@pytest.mark.parametrize("order", ["ascending", "descending", "constant", "two values"])
+def test_orders_that_overflow_every_buffer(k, order):
+    n = 5000
+    angle = {
+        "ascending": np.linspace(1.5, 0.01, n),
+        "descending": np.linspace(0.01, 1.5, n),
+        "constant": np.full(n, 0.5),
+        "two values": np.where(np.arange(n) % 10 == 0, 0.5, 1.0),
+    }[order]
+    corpus = np.zeros((n, 64), np.float32)
+    corpus[:, 0], corpus[:, 31] = np.cos(angle), np.sin(angle)
+    queries = np.eye(33, 64, dtype=np.float32)
+    problem = pose(queries, corpus, DIMS, k, None, None)
+    _, expected = reference_topk(queries[:1], corpus, DIMS, k)
+    for tiling in (Tiling(33, 700, 1), Tiling(33, 5000, 1)):
+        _, indices = search(problem, tiling)
+        np.testing.assert_array_equal(indices[:, 0], expected[:, 0])
+
+
+def test_a_buffer_keeps_the_best_whatever_comes(monkeypatch):
+    rng = np.random.default_rng(0)
+    scores = rng.integers(-9, 10, (6, 4000)).astype(np.float32)
+    scores[:, 3000:] += 5  # the end floods thresholds learnt at the beginning
+    for width in (50, 333, 4000):
+        survivors = Survivors(6, 120)
+        for start in range(0, 4000, width):
+            tile = np.ascontiguousarray(scores[:, start : start + width])
+            survivors.add(tile, start, np.empty(tile.shape, bool))
+        found, indices = keys.unpack(torch.from_numpy(survivors.best().copy()))
+        expected = np.argsort(-scores, axis=1, kind="stable")[:, :120]
+        np.testing.assert_array_equal(indices, expected)
+        np.testing.assert_array_equal(found, np.take_along_axis(scores, expected, axis=1))
+
+
+def test_a_guess_that_lets_too_little_pass_is_dropped(monkeypatch):
+    monkeypatch.setattr(
+        "fusion.search.survivors.guess_threshold",
+        lambda scores, keep: np.full((len(scores), 1), 2, np.float32),
+    )
+    scores = np.random.default_rng(0).standard_normal((4, 999)).astype(np.float32)
+    assert ((scores > 2).sum(axis=1) < 200).all()
+    survivors = Survivors(4, 200)
+    survivors.add(scores, 0, np.empty(scores.shape, bool))
+    _, indices = keys.unpack(torch.from_numpy(survivors.best().copy()))
+    np.testing.assert_array_equal(indices, np.argsort(-scores, axis=1)[:, :200])
+
+
+def test_the_bound_of_group_maxima_never_exceeds_the_kth_score():
+    rng = np.random.default_rng(1)
+    for width, keep in [(2000, 1), (2000, 100), (512, 170), (513, 10), (30, 30)]:
+        scores = rng.standard_normal((20, width)).astype(np.float32)
+        threshold = guess_threshold(scores, keep)
+        assert ((scores > threshold).sum(axis=1) >= keep).all()
+
+
+def test_keys_order_scores_then_indices():
+    scores = torch.tensor([-torch.inf, -2.0, -0.0, 0.0, 1e-45, 3.0])
+    packed = keys.pack(scores, torch.zeros(6, dtype=torch.long))
+    assert (packed.diff() >= 0).all()
+    assert packed[2] == packed[3]
+    assert keys.pack(scores[5:], torch.tensor([1])) < packed[5]
+    assert packed[0] > keys.EMPTY
+    back, indices = keys.unpack(keys.pack(scores, torch.tensor([keys.LAST, 0, 1, 2, 3, 4])))
+    assert back.tolist() == scores.tolist()
+    assert indices.tolist() == [keys.LAST, 0, 1, 2, 3, 4]
+
+
+def test_settings_come_back_even_from_concurrent_use():
+    threads = torch.get_num_threads()
+    precision = torch.backends.mkldnn.matmul.fp32_precision
+
+    def use(_):
+        with tuned_products():
+            return torch.get_num_threads()
+
+    with ThreadPoolExecutor(4) as pool:
+        assert set(pool.map(use, range(50))) == {1}
+    assert torch.get_num_threads() == threads
+    assert torch.backends.mkldnn.matmul.fp32_precision == precision
+
+
+def test_a_backend_that_multiplies_in_bf16_is_refused(monkeypatch):
+    state = {"precision": "none"}
+    monkeypatch.setattr(products, "_precision", lambda: state["precision"])
+    monkeypatch.setattr(products, "_set_precision", lambda value: state.update(precision=value))
+    exact = torch.Tensor.__matmul__
+
+    def lossy(a, b):
+        if state["precision"] == "bf16" and a.dtype == torch.float32:
+            a, b = a.bfloat16().float(), b.bfloat16().float()
+        return exact(a, b)
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", lossy)
+    monkeypatch.setattr(
+        products.timeit, "repeat", lambda *_, **__: [float(state["precision"] == "none")]
+    )
+    assert not onednn_is_better.__wrapped__()
+    monkeypatch.setattr(torch.Tensor, "__matmul__", exact)
+    assert onednn_is_better.__wrapped__()
+    assert state["precision"] == "none"
+
+
+def test_tiles_follow_the_problem():
+    queries, corpus = signs(3, 9)
+    assert default_tiling(pose(queries, corpus, DIMS, 5, None, None)).documents == 9
+    with pytest.raises(ValueError, match="documents must be at least 1, got 0"):
+        Tiling(1, 0, 1)
