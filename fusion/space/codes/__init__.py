@@ -1,5 +1,5 @@
 """Codes of embeddings: float16 down to 1 bit a coordinate, fitted once, packed to the bit."""
 
-from fusion.space.codes.codebook import Codebook, Precision, Rotation
+from fusion.space.codes.codebook import Codebook, Coding, Precision, Rotation
 
-__all__ = ["Codebook", "Precision", "Rotation"]
+__all__ = ["Codebook", "Coding", "Precision", "Rotation"]

@@ -1,0 +1,115 @@
+"""Trellis codes: the best path against every path, and the gain that they are for."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from fusion.space.codes import Codebook, trellis
+from fusion.space.codes.grids import gaussian_error, gaussian_levels
+from fusion.space.codes.trellis import trellis_encode, trellis_levels, trellis_states
+
+
+def gaussian(n, d, seed=0):
+    return np.random.default_rng(seed).standard_normal((n, d)).astype(np.float32)
+
+
+def squared_error(values, symbols, levels, bits):
+    return np.sum((levels[trellis_states(symbols, bits)] - values) ** 2, axis=1)
+
+
+@pytest.mark.parametrize(("bits", "steps"), [(1, 8), (1, 11), (2, 5), (3, 3), (4, 2)])
+def test_states_are_the_last_eight_bits_round_the_end(bits, steps):
+    symbols = np.random.default_rng(0).integers(0, 2**bits, (6, steps)).astype(np.uint8)
+    states = trellis_states(symbols, bits)
+    for row, state in zip(symbols, states, strict=True):
+        stream = "".join(f"{v:0{bits}b}" for v in row)
+        for step in range(steps):
+            upto = (stream * 3)[: len(stream) * 2 + (step + 1) * bits]
+            assert state[step] == int(upto[-8:], 2)
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4])
+def test_the_path_is_the_nearest_of_all_paths(bits):
+    """Against brute force over every stream; without the seam, from and to a given state."""
+    steps, levels, crossing = 8 // bits + 1, trellis_levels(bits), 77
+    values = gaussian(5, steps, seed=bits)
+    path = trellis._nearest_path(values.T, levels, bits, np.full(5, crossing))
+    found = np.sum((levels[path] - values.T) ** 2, axis=0)
+    least = np.full(5, np.inf)
+    for symbols in itertools.product(range(2**bits), repeat=steps):
+        state, error = crossing, np.zeros(5)
+        for step, symbol in enumerate(symbols):
+            state = (state << bits | symbol) % 256
+            error += (levels[state] - values[:, step]) ** 2
+        if state == crossing:
+            least = np.minimum(least, error)
+    np.testing.assert_allclose(found, least, rtol=1e-5)
+
+
+# Rate-distortion limits of a unit Gaussian are 4**-bits; the scalar errors are Max's.
+@pytest.mark.parametrize(("bits", "most"), [(1, 0.30), (2, 0.083), (3, 0.0235), (4, 0.0070)])
+def test_error_lies_between_the_limit_and_the_scalar_code(bits, most):
+    values, levels = gaussian(200, 96), trellis_levels(bits)
+    error = np.mean(squared_error(values, trellis_encode(values, levels, bits), levels, bits)) / 96
+    assert 4.0**-bits < error < most < 0.84 * gaussian_error(gaussian_levels(bits))
+
+
+def test_the_search_beats_a_walk_that_takes_the_nearest_next_level():
+    values, levels = gaussian(20, 64), trellis_levels(1)
+    greedy = np.zeros((20, 64), np.uint8)
+    state = np.zeros(20, np.int64)
+    for step in range(64):
+        ways = (state[:, None] << 1 | np.arange(2)) % 256
+        greedy[:, step] = np.abs(levels[ways] - values[:, step, None]).argmin(axis=1)
+        state = ways[np.arange(20), greedy[:, step]]
+    searched = trellis_encode(values, levels, 1)
+    assert np.mean(squared_error(values, searched, levels, 1)) < 0.8 * np.mean(
+        squared_error(values, greedy, levels, 1)
+    )
+
+
+def test_rows_are_coded_alone_whatever_block_they_fall_into():
+    values, levels = gaussian(130, 24), trellis_levels(2)
+    together = trellis_encode(values, levels, 2)
+    one_by_one = np.concatenate([trellis_encode(row[None], levels, 2) for row in values])
+    np.testing.assert_array_equal(together, one_by_one)
+
+
+def test_levels_are_always_the_same_and_cannot_be_changed():
+    first = trellis_levels(3)
+    trellis_levels.cache_clear()
+    np.testing.assert_array_equal(first, trellis_levels(3))
+    with pytest.raises(ValueError, match="read-only"):
+        first[0] = 0
+
+
+@pytest.mark.parametrize(("precision", "dim"), [("binary", 32), ("int2", 37), ("int3", 142)])
+def test_a_codebook_on_a_trellis_takes_the_same_bytes_and_errs_less(tmp_path, precision, dim):
+    vectors = gaussian(300, dim)
+    scalar = Codebook.fit(vectors, precision, rotation="random")
+    book = Codebook.fit(vectors, precision, coding="trellis")
+    codes = book.encode(vectors)
+    assert book.bytes_per_vector == scalar.bytes_per_vector == codes.shape[1]
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosine = np.mean(np.sum(book.decode(codes) * unit, axis=1))
+    assert cosine > np.mean(np.sum(scalar.decode(scalar.encode(vectors)) * unit, axis=1))
+    np.testing.assert_allclose(book.score(unit, codes).diagonal().mean(), cosine, atol=1e-5)
+    book.save(tmp_path / "codes.safetensors")
+    again = Codebook.load(tmp_path / "codes.safetensors")
+    np.testing.assert_array_equal(again.encode(vectors), codes)
+    np.testing.assert_array_equal(again.decode(codes), book.decode(codes))
+
+
+@pytest.mark.parametrize(("precision", "dim"), [("int8", 9), ("binary", 31), ("int3", 10)])
+def test_a_trellis_that_does_not_fit_says_so(precision, dim):
+    with pytest.raises(ValueError, match="take coding='scalar'"):
+        Codebook.fit(gaussian(10, dim), precision, coding="trellis")
+    with pytest.raises(ValueError, match="'tree' is not a valid Coding"):
+        Codebook.fit(gaussian(10, 8), precision, coding="tree")
+
+
+def test_no_rows_and_one_row():
+    book = Codebook.fit(gaussian(10, 16), "int2", coding="trellis")
+    assert book.encode(np.empty((0, 16), np.float32)).shape == (0, 4)
+    assert book.encode(gaussian(1, 16)).shape == (1, 4)
