@@ -4,7 +4,25 @@ from pathlib import Path
 
 import torch
 
-WORDS = "the a cat dog runs sleeps query passage represent this sentence : , . of and to".split()
+WORDS = [
+    "the",
+    "a",
+    "cat",
+    "dog",
+    "runs",
+    "sleeps",
+    "query",
+    "passage",
+    "represent",
+    "this",
+    "sentence",
+    ":",
+    ",",
+    ".",
+    "of",
+    "and",
+    "to",
+]
 LETTERS = list("abcdefghijklmnopqrstuvwxyz")
 
 

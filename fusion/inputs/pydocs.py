@@ -130,8 +130,12 @@ def _shingles(text: str) -> set[str]:
 
 
 def _split_of(docstring: str) -> str:
-    """A fifth of all docstrings for each split of the retrieval data, the rest for texts."""
-    bucket = int(_hash(docstring)[:4], 16) % 5
+    """A fifth of all docstrings for each split of the retrieval data, the rest for texts.
+
+    By what follows the summary: overloads repeat it, and a document must not be in two splits.
+    """
+    summary, _, rest = docstring.partition("\n\n")
+    bucket = int(_hash(_one_line(rest) or summary)[:4], 16) % 5
     return SPLITS[bucket] if bucket < len(SPLITS) else "text"
 
 

@@ -1,0 +1,26 @@
+"""Fixtures that several test files share."""
+
+import pytest
+from tiny_models import build_tiny_bert
+
+
+@pytest.fixture(scope="session")
+def tiny_encoder(tmp_path_factory):
+    """Folder of a tiny BERT that ends in Normalize and has prompts."""
+    return build_tiny_bert(
+        tmp_path_factory.mktemp("tiny"), prompts={"query": "query : ", "document": "passage : "}
+    )
+
+
+@pytest.fixture(scope="session")
+def other_encoder(tmp_path_factory):
+    """Folder of another tiny BERT: another width, CLS pooling, no prompts."""
+    return build_tiny_bert(tmp_path_factory.mktemp("other"), dim=24, pooling="cls", seed=1)
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path_factory, monkeypatch):
+    """No test reads or writes the person's own store, and none looks for a hub."""
+    monkeypatch.setenv("FUSION_CACHE", str(tmp_path_factory.mktemp("cache")))
+    monkeypatch.delenv("FUSION_DATA", raising=False)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")

@@ -1,0 +1,124 @@
+import gzip
+import json
+
+import pytest
+
+from fusion.errors import FusionError
+from fusion.inputs.corpora import load_data, load_documents
+from fusion.inputs.texts import load_texts, pseudo_queries
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """A BEIR folder in which the query d1 is also a document."""
+    root = tmp_path / "mini"
+    (root / "qrels").mkdir(parents=True)
+    documents = [
+        {"_id": "d1", "title": "", "text": "one"},
+        {"_id": "d10", "title": "Title", "text": "ten"},
+        {"_id": "d2", "text": "two"},
+    ]
+    queries = [
+        {"_id": "d1", "text": "one"},
+        {"_id": "q", "text": "ask"},
+        {"_id": "x", "text": "no"},
+    ]
+    for name, rows in (("corpus", documents), ("queries", queries)):
+        lines = "".join(json.dumps(row) + "\n" for row in rows)
+        (root / f"{name}.jsonl").write_text(lines, encoding="utf-8")
+    (root / "qrels" / "test.tsv").write_text(
+        "query-id\tcorpus-id\tscore\nd1\td2\t2\nq\td10\t1\nq\tghost\t1\n", encoding="utf-8"
+    )
+    return root
+
+
+def test_documents_stand_in_descending_order_of_their_ids(folder, caplog):
+    data = load_data(str(folder))
+    assert data.doc_ids == ["d2", "d10", "d1"]  # as bytes, like trec_eval, not as numbers
+    assert data.documents == ["two", "Title ten", "one"]
+    assert data.query_ids == ["d1", "q"]  # x is not judged
+    assert data.qrels == {"d1": {"d2": 2}, "q": {"d10": 1, "ghost": 1}}
+    assert data.exclude.tolist() == [2, -1]
+    assert "1 judgements name unknown documents" in caplog.text
+
+
+def test_data_is_found_by_name_in_fusion_data(folder, monkeypatch, tmp_path):
+    (tmp_path / "beir").mkdir()
+    folder.rename(tmp_path / "beir" / "mini")
+    with pytest.raises(FusionError, match=r"tried mini \(\$FUSION_DATA is not set\), then the hub"):
+        load_data("mini")
+    monkeypatch.setenv("FUSION_DATA", str(tmp_path))
+    assert load_data("mini").doc_ids == ["d2", "d10", "d1"]
+    assert load_documents("mini") == {"d1": "one", "d10": "Title ten", "d2": "two"}
+
+
+@pytest.mark.parametrize("missing", ["corpus.jsonl", "queries.jsonl", "qrels/test.tsv"])
+def test_missing_file_is_named(folder, missing):
+    (folder / missing).unlink()
+    with pytest.raises(FusionError, match=rf"{missing} is missing"):
+        load_data(str(folder))
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "message"),
+    [
+        ("corpus.jsonl", "{broken", r"corpus\.jsonl:4 is not JSON"),
+        ("corpus.jsonl", '["d3"]', r"corpus\.jsonl:4 is not a JSON object"),
+        ("corpus.jsonl", '{"_id": 3, "text": "x"}', r"corpus\.jsonl:4 needs the strings"),
+        ("corpus.jsonl", '{"_id": "d3", "text": " "}', "1 documents without any text"),
+        ("qrels/test.tsv", "q\td1", r"test\.tsv:5 is not 'query-id<tab>corpus-id"),
+        ("qrels/test.tsv", "q\td1\thigh", r"test\.tsv:5 is not 'query-id<tab>corpus-id"),
+    ],
+)
+def test_malformed_line_is_named(folder, file, line, message):
+    with (folder / file).open("a", encoding="utf-8") as out:
+        out.write(line + "\n")
+    with pytest.raises(FusionError, match=message):
+        load_data(str(folder))
+
+
+def test_split_without_a_judged_query_is_refused(folder):
+    (folder / "qrels" / "dev.tsv").write_text("nobody\td1\t1\n", encoding="utf-8")
+    with pytest.raises(FusionError, match="no query is judged in the split 'dev'"):
+        load_data(str(folder), "dev")
+
+
+def test_texts_come_from_lines_json_and_data(folder, tmp_path):
+    plain = tmp_path / "plain.txt"
+    plain.write_text("first\n\n  second  \n", encoding="utf-8")
+    assert load_texts(str(plain)).texts == ["first", "second"]
+    packed = tmp_path / "rows.jsonl.gz"
+    with gzip.open(packed, "wt", encoding="utf-8") as file:
+        file.write(
+            '{"_id": "a", "text": "eins"}\n{"id": 7, "text": ""}\n{"id": 8, "text": "drei"}\n'
+        )
+    rows = load_texts(str(packed))
+    assert (rows.ids, rows.texts) == (["a", "8"], ["eins", "drei"])  # the empty one is left out
+    assert load_texts(f"data:{folder}").texts == ["one", "Title ten", "two"]
+    several = load_texts(f"{plain},{packed}", max_texts=3)
+    assert several.texts == ["first", "second", "eins"]
+    assert len(set(several.ids)) == 3
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [(b"", "holds no text"), (b"\n \n", "holds no text"), (b"\xff\xfe", "cannot be read")],
+)
+def test_useless_text_file_is_refused(tmp_path, content, message):
+    path = tmp_path / "texts.txt"
+    path.write_bytes(content)
+    with pytest.raises(FusionError, match=message):
+        load_texts(str(path))
+
+
+def test_texts_that_are_nowhere_say_where_was_looked():
+    with pytest.raises(FusionError, match=r"texts 'wikipedia' not found: tried wikipedia .*pydocs"):
+        load_texts("wikipedia")
+
+
+def test_pseudo_queries_are_first_sentences_of_texts_that_have_a_rest():
+    rest = "It then goes on for many more words so that there is something left to find here."
+    texts = [f"This is the opening sentence number {row}. {rest}" for row in range(6)]
+    queries, rests = pseudo_queries(["Too short. Really.", *texts], 3)
+    assert queries == [f"This is the opening sentence number {row}." for row in (0, 2, 4)]
+    assert rests == [rest] * 3

