@@ -1,0 +1,196 @@
+import json
+
+import numpy as np
+import pytest
+import yaml
+
+from fusion.errors import FusionError
+from fusion.inputs.catalogue import Role
+from fusion.inputs.store import Store
+from fusion.run import (
+    Run,
+    RunConfig,
+    auto_weights,
+    check_folder,
+    default_dims,
+    describe_environment,
+    fuse,
+    load_encoders,
+    train,
+)
+from fusion.space.blocks import Normalization
+from fusion.space.recipe import TrainConfig
+
+WORDS = ["the", "cat", "dog", "runs", "sleeps", "and", "a", "of", "to", "query"]
+
+
+def sentences(count, words=14, seed=0):
+    rng = np.random.default_rng(seed)
+    return [" ".join(rng.choice(WORDS, words)) + f" {row}" for row in range(count)]
+
+
+@pytest.fixture(scope="module")
+def config(tiny_encoder, other_encoder, tmp_path_factory):
+    path = tmp_path_factory.mktemp("texts") / "texts.txt"
+    path.write_text("\n".join(sentences(200)), encoding="utf-8")
+    return RunConfig(
+        encoders=(str(tiny_encoder), str(other_encoder)),
+        weights=(1.0, 0.5),
+        texts=str(path),
+        dims=(8, 16, 40),
+        train=TrainConfig.of("fusion", steps=6, batch_size=32),
+    )
+
+
+@pytest.fixture(scope="module")
+def folder(config, tmp_path_factory):
+    path = tmp_path_factory.mktemp("runs") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FUSION_CACHE", str(tmp_path_factory.mktemp("cache")))
+        train(config, path)
+    return path
+
+
+def test_run_comes_back_from_its_folder_as_it_was_trained(folder, config, tmp_path):
+    run = Run.load(folder)
+    assert run.config.dims == (8, 16, 40)
+    assert run.blocks.weights == (1.0, 0.5)
+    assert run.calibration.shape == (200, 40)
+    again = train(config, tmp_path / "again")
+    for name in ("pca", "head"):
+        ours = run.compressors[name].transform(run.calibration)
+        assert np.array_equal(ours, again.compressors[name].transform(run.calibration))
+    assert {p.name for p in folder.iterdir()} == {
+        "config.yaml", "environment.json", "head.safetensors", "pca.safetensors",
+        "calibration.safetensors", "metrics.csv",
+    }  # fmt: skip
+
+
+def test_fused_vectors_are_weighted_unit_blocks(folder, config):
+    run = Run.load(folder)
+    fused = fuse(run.blocks, load_encoders(config), ["the cat"], Role.QUERY, Store())
+    norms = np.linalg.norm(fused[:, :16]) ** 2, np.linalg.norm(fused[:, 16:]) ** 2
+    assert norms == pytest.approx((1.0, 0.5), rel=1e-5)
+
+
+def test_config_survives_yaml(config):
+    plain = yaml.safe_load(yaml.safe_dump(config.to_dict()))
+    assert RunConfig.from_dict(plain) == config
+    with pytest.raises(ValueError, match=r"does not fit this version.*colour"):
+        RunConfig.from_dict({**plain, "colour": "red"})
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"weights": (1.0,)}, "weights has 1 entries for 2 encoders"),
+        ({"encoders": ()}, "encoders is empty"),
+        ({"encoders": ("a", "a")}, "names one twice"),
+        ({"normalize": "all"}, "'all' is not a valid Normalization"),
+        ({"dims": (64, 32)}, "dims must increase, got 64,32"),
+        ({"max_texts": 1}, "max_texts must be at least 2"),
+    ],
+)
+def test_bad_values_are_named(config, change, message):
+    with pytest.raises(ValueError, match=message):
+        RunConfig(**{**config.to_dict(), "train": config.train, **change})
+
+
+def test_dims_that_the_concat_cannot_give_leave_nothing_behind(config, tmp_path):
+    too_wide = RunConfig(**{**config.to_dict(), "train": config.train, "dims": (8, 41)})
+    with pytest.raises(ValueError, match="dims go up to 41, but the fused embedding has 40"):
+        train(too_wide, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_existing_folder_is_refused_unless_a_flag_allows_it(folder, tmp_path):
+    with pytest.raises(FusionError, match="not empty; use --overwrite or --resume"):
+        check_folder(folder)
+    check_folder(folder, overwrite=True)
+    check_folder(folder, resume=True)
+    (tmp_path / "thesis.txt").write_text("mine", encoding="utf-8")
+    with pytest.raises(FusionError, match="is not a run folder, so --overwrite leaves it alone"):
+        check_folder(tmp_path, overwrite=True)
+    with pytest.raises(FusionError, match="is a file"):
+        check_folder(tmp_path / "thesis.txt")
+
+
+def test_interrupted_run_says_so_and_resumes_to_the_same_head(
+    config, folder, tmp_path, monkeypatch
+):
+    import fusion.space.training as training
+
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(training, "fit_head", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(config, tmp_path / "run")
+    with pytest.raises(FusionError, match=r"was interrupted; finish it with fusion.train --resume"):
+        Run.load(tmp_path / "run")
+    resumed = train(config, tmp_path / "run", resume=True)
+    whole = Run.load(folder)
+    assert np.array_equal(
+        resumed.compressors["head"].transform(whole.calibration),
+        whole.compressors["head"].transform(whole.calibration),
+    )
+
+
+def test_resume_refuses_other_settings(config, folder):
+    other = RunConfig(**{**config.to_dict(), "train": config.train, "weights": (1.0, 0.25)})
+    with pytest.raises(FusionError, match="was begun with another weights, blocks; resume with"):
+        train(other, folder, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("config.yaml", "is not a run folder"),
+        ("environment.json", "was interrupted"),
+        ("head.safetensors", "head.safetensors"),
+        ("calibration.safetensors", "calibration.safetensors cannot be read"),
+    ],
+)
+def test_missing_file_of_a_run_is_named(folder, tmp_path, file, message):
+    for path in folder.iterdir():
+        if path.name != file:
+            (tmp_path / path.name).write_bytes(path.read_bytes())
+    with pytest.raises(FusionError, match=message):
+        Run.load(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["{", "a: [", "encoders: 3", "[]"])
+def test_damaged_config_is_one_line(folder, tmp_path, content):
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "config.yaml").write_text(content, encoding="utf-8")
+    with pytest.raises(FusionError, match=r"config\.yaml is damaged"):
+        Run.load(tmp_path)
+
+
+def test_auto_weights_need_texts_that_can_be_split(config):
+    from fusion.inputs.texts import Texts
+
+    texts = Texts("t", ["0"], ["no sentence here"])
+    with pytest.raises(FusionError, match=r"only 0 texts have a first .* --weights by hand"):
+        auto_weights(load_encoders(config), texts, Normalization.PER_MODEL, Store())
+
+
+@pytest.mark.parametrize(
+    ("width", "dims"),
+    [
+        (1920, (32, 64, 128, 256, 384, 512, 768, 1024)),
+        (640, (32, 64, 128, 256, 384, 512, 640)),
+        (384, (32, 64, 128, 256, 384)),
+        (20, (20,)),
+    ],
+)
+def test_default_dims_are_the_usual_ones_that_fit(width, dims):
+    assert default_dims(width) == dims
+
+
+def test_environment_names_no_path_and_no_host():
+    written = json.dumps(describe_environment())
+    assert "torch" in written
+    assert "/" not in written.replace("/proc", "")
