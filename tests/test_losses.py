@@ -125,6 +125,13 @@ def test_degenerate_batches_stay_finite(name):
     assert cosines(student)[0].tolist() == [0, 0, 0]
 
 
+@pytest.mark.parametrize("n", [1, 127, 129, 300, 513])
+def test_cosines_of_many_vectors(n):
+    vectors = torch.randn(n, 5, dtype=torch.float64)
+    unit = torch.nn.functional.normalize(vectors, dim=1)
+    torch.testing.assert_close(cosines(vectors), unit @ unit.T)
+
+
 def test_nothing_is_computed_for_a_gradient_that_nobody_wants(pair, monkeypatch):
     monkeypatch.setattr("fusion.space.losses._pull", None)
     assert GramMSE()(*pair, (2, 8)) > 0
