@@ -10,7 +10,7 @@ from PIL import Image
 from fusion.errors import FusionError
 from fusion.measure import archive, report
 from fusion.measure.comparisons import compare_variants, comparisons_of
-from fusion.measure.curves import best_coded, spread
+from fusion.measure.curves import best_coded, height_at, spread
 from fusion.measure.rows import MEAN, Row, Variant, mean_rows, with_intervals
 from fusion.measure.tables import markdown, terminal_table
 
@@ -272,3 +272,10 @@ def test_a_log_without_losses_is_refused(tmp_path):
     with pytest.raises(FusionError, match="holds no train/loss or val/loss"):
         report.loss_figure(tmp_path / "metrics.csv", tmp_path / "curves.png")
     assert not (tmp_path / "curves.png").exists()
+
+
+def test_the_height_of_a_line_is_straight_in_the_logarithm_of_bytes():
+    line = [row("tiny", "pca", 8, 0.3), row("tiny", "pca", 32, 0.5)]
+    middle = (line[0].ndcg_at_10 + line[1].ndcg_at_10) / 2
+    assert height_at(line, 64) == pytest.approx(middle)
+    assert height_at(line, 31) == height_at(line, 129) == np.inf

@@ -6,7 +6,7 @@ marker of its own. Figures are made without pyplot: no window, no global state.
 
 import csv
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocato
 from fusion.errors import FusionError
 from fusion.measure.archive import check_output, read_report, whole_folder, write_records
 from fusion.measure.comparisons import REFERENCE, comparisons_of
-from fusion.measure.curves import best_coded, line_of, spread
+from fusion.measure.curves import best_coded, height_at, line_of, spread
 from fusion.measure.rows import Row, averaged_over_seeds
 from fusion.measure.tables import (
     caption,
@@ -120,6 +120,7 @@ def _draw_large(axes: Axes, rows: Sequence[Row], styles: Mapping[str, tuple[str,
         left, right = axes.get_xlim()
         axes.set_xlim(left / (right / left) ** 0.1, right)
     _label_lines(axes, shown, styles)
+    _label_encoders(axes, shown, styles)
     axes.set_title(f"nDCG@10, {caption(rows)}", loc="left", fontsize=13, color=INK, pad=24)
     note = "bands: 95 % bootstrap interval over queries"
     if best_coded(shown):
@@ -138,7 +139,7 @@ def _draw_large(axes: Axes, rows: Sequence[Row], styles: Mapping[str, tuple[str,
 
 def _times(ratio: float) -> str:
     """How many times smaller: 512×, 2.5×."""
-    return f"{ratio:,.0f}×" if ratio >= 10 else f"{ratio:.2g}×"
+    return f"{ratio:,.0f}×" if ratio >= 10 else f"{ratio:.3g}×"
 
 
 def _styles(rows: Sequence[Row]) -> dict[str, tuple[str, str]]:
@@ -189,19 +190,30 @@ def _draw_reference(axes: Axes, row: Row, size: float) -> None:
         row.bytes_per_vector, row.ndcg_at_10, marker, color=INK if full else GREY,
         markersize=(13 if full else 6) * size, markeredgecolor="white", zorder=4,
     )  # fmt: skip
-    if size < 1:
-        return
-    if full:
+    if full and size == 1:
         axes.text(
             0.005, row.ndcg_at_10, f"full concat, {human_score(row.ndcg_at_10)}",
             transform=axes.get_yaxis_transform(), color=INK, fontsize=9, va="bottom",
         )  # fmt: skip
-        return
-    axes.annotate(
-        f"{row.method.removeprefix('encoder:')} alone", (row.bytes_per_vector, row.ndcg_at_10),
-        xytext=(0, -13), textcoords="offset points", color=GREY, fontsize=9, ha="center",
-        path_effects=HALO,
-    )  # fmt: skip
+
+
+def _label_encoders(axes: Axes, rows: Sequence[Row], methods: Iterable[str]) -> None:
+    """Name the single encoders below all lines, best first, joined to their points by a hair."""
+    lines = [line for method in methods if (line := line_of(rows, method))]
+    low, high = axes.get_ylim()
+    columns: dict[int, list[Row]] = defaultdict(list)  # encoders of one width share their names
+    for row in sorted(rows, key=lambda row: -row.ndcg_at_10):
+        if row.method.startswith("encoder:") and row.precision == "float32":
+            columns[row.bytes_per_vector].append(row)
+    for size, column in columns.items():
+        lowest = column[-1].ndcg_at_10
+        floor = min([height_at(line, size) for line in lines] + [lowest])
+        axes.annotate(
+            "\n".join(f"{row.method.removeprefix('encoder:')} alone" for row in column),
+            (size, lowest), xytext=(size, floor - 0.035 * (high - low)), color=GREY, fontsize=9,
+            ha="center", va="top", path_effects=HALO,
+            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.7, "shrinkB": 3},
+        )  # fmt: skip
 
 
 def _label_lines(axes: Axes, rows: Sequence[Row], styles: Mapping[str, tuple[str, str]]) -> None:

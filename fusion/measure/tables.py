@@ -6,6 +6,7 @@ from typing import Any
 
 from fusion.measure.comparisons import REFERENCE, RIVAL
 from fusion.measure.rows import MEAN, Row, averaged_over_seeds
+from fusion.measure.statistics import RESAMPLES
 
 INTRODUCTION = (
     "nDCG@10 as trec_eval has it; ± is half the width of the 95 % bootstrap interval over queries; "
@@ -198,7 +199,8 @@ def _comparison_part(comparisons: Sequence[dict[str, Any]], against: str) -> str
             f"## Against {what}",
             "Difference in nDCG@10 over all data sets (the mean over seeds), its bootstrap "
             "interval, and the p-value of a paired randomisation test, adjusted by Holm for "
-            f"{len(lines)} tests.",
+            f"{len(lines)} tests; {RESAMPLES:,} random swaps can show no p below "
+            f"{len(lines) / (RESAMPLES + 1):.4f}.",
             _pipes([header, rule, *cells]),
         ]
     )
