@@ -8,7 +8,7 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from fusion.errors import FusionError
-from fusion.space.codes import Codebook, Precision, rotation
+from fusion.space.codes import Codebook, Coding, Precision, rotation
 from fusion.space.codes.grids import gaussian_error, gaussian_levels, nearest_level
 from fusion.space.codes.packing import pack, packed_bytes, unpack
 from fusion.space.codes.rotation import fitted_rotation, random_rotation
@@ -158,15 +158,31 @@ def test_fitted_rotation_of_a_large_corpus_looks_at_a_sample(monkeypatch):
     assert set(seen) == {rotation.FITTING_ROWS}
 
 
-def test_rotation_follows_the_precision_unless_it_is_named():
+def test_rotation_is_random_unless_it_is_named():
     vectors = embeddings(200, 16)
-    for precision, expected in [("binary", "fitted"), ("int2", "fitted"), ("int3", "random")]:
-        default = Codebook.fit(vectors, precision)
-        named = Codebook.fit(vectors, precision, rotation=expected)
-        np.testing.assert_array_equal(default.axes, named.axes)
-    np.testing.assert_array_equal(default.axes, random_rotation(16, seed=0))
-    none = Codebook.fit(vectors, "binary", rotation="none")
-    np.testing.assert_array_equal(none.axes, np.eye(16))
+    axes = {r: Codebook.fit(vectors, "int2", rotation=r).axes for r in ("random", "fitted", "none")}
+    np.testing.assert_array_equal(Codebook.fit(vectors, "int2").axes, axes["random"])
+    np.testing.assert_array_equal(axes["random"], random_rotation(16, seed=0))
+    np.testing.assert_array_equal(axes["none"], np.eye(16))
+    residuals = unit(vectors) - unit(vectors).mean(axis=0)
+    np.testing.assert_allclose(axes["fitted"], fitted_rotation(residuals, 2, seed=0), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("precision", "dim", "coding"),
+    [
+        ("binary", 31, "scalar"),  # too short a stream
+        ("binary", 32, "trellis"),
+        ("int2", 32, "trellis"),
+        ("int3", 32, "trellis"),
+        ("int4", 32, "scalar"),
+        ("int8", 32, "scalar"),
+    ],
+)
+def test_few_bits_go_on_a_trellis_unless_it_is_named(precision, dim, coding):
+    vectors = embeddings(20, dim)
+    assert Codebook.fit(vectors, precision).coding == coding
+    assert Codebook.fit(vectors, precision, coding="scalar").coding == "scalar"
 
 
 def test_what_all_vectors_share_takes_no_bits():
@@ -174,7 +190,7 @@ def test_what_all_vectors_share_takes_no_bits():
     errors = []
     for common in (0.5, 50.0):
         vectors = embeddings(1000) + common
-        book = Codebook.fit(vectors, "binary", rotation="random")
+        book = Codebook.fit(vectors, "binary")
         errors.append(np.mean((book.decode(book.encode(vectors)) - unit(vectors)) ** 2))
     assert errors[1] < 0.01 * errors[0]
 
@@ -203,7 +219,7 @@ def test_error_falls_with_every_bit():
 @pytest.mark.parametrize("precision", ["float32", *CODED])
 def test_decoded_vectors_are_unit(precision):
     vectors = embeddings(50, 16)
-    book = Codebook.fit(vectors, precision, rotation="none")
+    book = Codebook.fit(vectors, precision, coding="scalar", rotation="none")
     codes = book.encode(vectors)
     np.testing.assert_allclose(np.linalg.norm(book.decode(codes), axis=1), 1, atol=1e-6)
 
@@ -243,6 +259,7 @@ def test_random_rotations_make_one_bit_scores_unbiased_up_to_one_factor():
             random_rotation(64, seed),
             np.full(64, 1 / 8, np.float32),
             gaussian_levels(1),
+            Coding.SCALAR,
         )
         scores.append(book.score(q, book.encode(x))[:, 0])
     mean, error = np.mean(scores, axis=0), np.std(scores, axis=0) / np.sqrt(len(scores))

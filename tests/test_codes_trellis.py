@@ -87,7 +87,7 @@ def test_levels_are_always_the_same_and_cannot_be_changed():
 @pytest.mark.parametrize(("precision", "dim"), [("binary", 32), ("int2", 37), ("int3", 142)])
 def test_a_codebook_on_a_trellis_takes_the_same_bytes_and_errs_less(tmp_path, precision, dim):
     vectors = gaussian(300, dim)
-    scalar = Codebook.fit(vectors, precision, rotation="random")
+    scalar = Codebook.fit(vectors, precision, coding="scalar")
     book = Codebook.fit(vectors, precision, coding="trellis")
     codes = book.encode(vectors)
     assert book.bytes_per_vector == scalar.bytes_per_vector == codes.shape[1]

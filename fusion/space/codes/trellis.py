@@ -20,7 +20,7 @@ STATE_BITS = 8  # a state is one byte: the last 8 bits of the stream
 STATES = 1 << STATE_BITS
 LEAST_BITS = 32  # a shorter stream that bites its own tail has little choice: scalar codes err less
 WARM_UP = 48  # steps either side of the seam that settle in which state the stream crosses it
-ROWS_AT_ONCE = 64  # the costs of 64 vectors in 256 states stay in a core's own cache
+ROWS_AT_ONCE = 256  # the costs of 256 vectors in 256 states stay in a core's own cache
 TRAINING_ROUNDS, TRAINING_ROWS, TRAINING_STEPS = 8, 128, 512
 
 
