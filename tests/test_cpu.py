@@ -11,7 +11,7 @@ from fusion.search.cpu import Tiling, default_tiling, search
 from fusion.search.problem import pose
 from fusion.search.products import onednn_is_better, tuned_products
 from fusion.search.reference import reference_topk
-from fusion.search.survivors import Survivors, guess_threshold
+from fusion.search.survivors import Survivors, Tile, guess_threshold
 
 DIMS = [32, 48, 64]
 
@@ -22,6 +22,13 @@ def signs(q, c, d=64, seed=0):
     rows = rng.choice(np.array([-1, 1], np.float32), (q + c, d))
     rows *= rng.choice(np.array([0.5, 1, 2], np.float32), (q + c, 1))
     return rows[:q], rows[q:]
+
+
+def tile_of(scores, start):
+    nothing = np.empty(0, np.int64)
+    dots = np.pad(scores, [(0, 0), (0, 5)], constant_values=99)
+    tile = Tile(dots, np.ones(dots.shape, bool), scores.shape[1], start, (nothing,) * 2)
+    return tile, np.ones(scores.shape[1], np.float32)
 
 
 def assert_exact(found, queries, corpus, k, exclude=None):
@@ -78,8 +85,7 @@ def test_a_buffer_keeps_the_best_whatever_comes(monkeypatch):
     for width in (50, 333, 4000):
         survivors = Survivors(6, 120)
         for start in range(0, 4000, width):
-            tile = np.ascontiguousarray(scores[:, start : start + width])
-            survivors.add(tile, start, np.empty(tile.shape, bool))
+            survivors.add(*tile_of(scores[:, start : start + width], start))
         found, indices = keys.unpack(torch.from_numpy(survivors.best().copy()))
         expected = np.argsort(-scores, axis=1, kind="stable")[:, :120]
         np.testing.assert_array_equal(indices, expected)
@@ -94,7 +100,7 @@ def test_a_guess_that_lets_too_little_pass_is_dropped(monkeypatch):
     scores = np.random.default_rng(0).standard_normal((4, 999)).astype(np.float32)
     assert ((scores > 2).sum(axis=1) < 200).all()
     survivors = Survivors(4, 200)
-    survivors.add(scores, 0, np.empty(scores.shape, bool))
+    survivors.add(*tile_of(scores, 0))
     _, indices = keys.unpack(torch.from_numpy(survivors.best().copy()))
     np.testing.assert_array_equal(indices, np.argsort(-scores, axis=1)[:, :200])
 

@@ -17,9 +17,9 @@ from torch import Tensor
 from fusion.search import keys
 from fusion.search.problem import Problem
 from fusion.search.products import accumulate, tuned_products
-from fusion.search.survivors import Survivors
+from fusion.search.survivors import Survivors, Tile
 
-TILE_SCORES = 2**20  # scores of a tile: 4 MB, twice (raw and scaled)
+TILE_SCORES = 3 * 2**19  # scores of a tile: 6 MB
 TILE_DOCUMENTS = 4096
 BUFFER_KEYS = 2**23  # keys that the survivors of all levels of one block may take: 64 MB
 
@@ -43,12 +43,13 @@ class Tiling:
 
 def default_tiling(problem: Problem) -> Tiling:
     """Tiles that stay in cache, yet wide enough that the first one gives a good threshold."""
-    documents = max(TILE_DOCUMENTS, 8 * problem.keep)
-    if len(problem.corpus) <= 2.5 * documents:
-        documents = len(problem.corpus)
+    count = len(problem.corpus)
+    tiles = max(1, round(count / max(TILE_DOCUMENTS, 8 * problem.keep)))
+    documents = max(1, -(-count // tiles))
     buffered = BUFFER_KEYS // (len(problem.dims) * 2 * max(1, problem.keep))
-    queries = min(buffered, TILE_SCORES // max(1, documents))
-    return Tiling(max(1, queries), max(1, documents), torch.get_num_threads())
+    most = max(1, min(buffered, TILE_SCORES // documents))
+    queries = -(-len(problem.queries) // max(1, -(-len(problem.queries) // most)))
+    return Tiling(max(1, queries), documents, torch.get_num_threads())
 
 
 def search(problem: Problem, tiling: Tiling | None = None) -> tuple[Tensor, Tensor]:
@@ -84,26 +85,30 @@ def _search_block(problem: Problem, block: slice, documents: slice, tile: int) -
     queries = problem.queries[block]
     exclude = None if problem.exclude is None else problem.exclude[block]
     survivors = [Survivors(len(queries), problem.keep) for _ in problem.dims]
-    raw, scaled = torch.empty(2, len(queries) * min(tile, len(problem.corpus)))
-    mask = np.empty(len(raw), bool)
+    inverse = problem.corpus_norms.inverse.numpy()
+    pitch = _pitch(min(tile, documents.stop - documents.start))
+    dots = torch.empty(len(queries), pitch)
+    mask = np.empty(dots.shape, bool)
     for start in range(documents.start, documents.stop, tile):
         stop = min(start + tile, documents.stop)
-        shape, size = (len(queries), stop - start), len(queries) * (stop - start)
-        dots, scores = raw[:size].view(shape), scaled[:size].view(shape)
         hidden = _hidden(exclude, start, stop)
+        piece = Tile(dots.numpy(), mask, stop - start, start, hidden)
         rows = problem.documents(start, stop, problem.dims[-1])  # (c, d)
         for level, (a, b) in enumerate(pairwise((0, *problem.dims))):
-            accumulate(dots, queries[:, a:b], rows[:, a:b], level == 0)
-            torch.mul(dots, problem.corpus_norms.inverse[level, start:stop], out=scores)
-            if hidden:
-                scores[hidden] = -torch.inf
-            survivors[level].add(scores.numpy(), start, mask[:size].reshape(shape))
+            accumulate(dots[:, : len(rows)], queries[:, a:b], rows[:, a:b], level == 0)
+            survivors[level].add(piece, inverse[level, start:stop])
     return torch.from_numpy(np.stack([level.best() for level in survivors]))
 
 
-def _hidden(exclude: Tensor | None, start: int, stop: int) -> tuple[Tensor, ...] | None:
+def _pitch(documents: int) -> int:
+    """The length of a tile's rows: whole cache lines, but not so even that rows share few sets."""
+    lines = -(-documents // 16)
+    return 16 * (lines + (lines % 32 == 0))
+
+
+def _hidden(exclude: Tensor | None, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
     """Where a tile's excluded documents stand in it, rows and columns."""
     if exclude is None:
-        return None
+        return np.empty(0, np.int64), np.empty(0, np.int64)
     rows = torch.nonzero((exclude >= start) & (exclude < stop)).squeeze(1)
-    return rows, exclude[rows] - start
+    return rows.numpy(), (exclude[rows] - start).numpy()

@@ -1,5 +1,7 @@
 """The best keys of a block of queries at one level, kept while scores stream past."""
 
+from dataclasses import dataclass
+
 import numpy as np
 import torch
 
@@ -7,6 +9,23 @@ from fusion.search import keys
 
 SAMPLE = 512  # scores a row that the first threshold is found from; numpy sorts them in registers
 ROOM = 156  # slots beyond k: with k = 100 a row has 256, the widest that numpy sorts in registers
+CACHED = 2**16  # scores that are scaled and compared at a time: 256 KB
+
+
+@dataclass(frozen=True)
+class Tile:
+    """The dot products of a block of queries with consecutive documents."""
+
+    dots: np.ndarray
+    """float32 [rows, pitch], contiguous; the columns from ``documents`` on mean nothing."""
+    mask: np.ndarray
+    """bool [rows, pitch], contiguous: room to work in."""
+    documents: int
+    """How many columns are documents."""
+    start: int
+    """The index of the first document."""
+    hidden: tuple[np.ndarray, np.ndarray]
+    """Rows and columns of what must not be found, at most one in each row."""
 
 
 class Survivors:
@@ -24,40 +43,51 @@ class Survivors:
         self.threshold = np.full((rows, 1), -np.inf, np.float32)
         self._untouched = True
 
-    def add(self, scores: np.ndarray, start: int, mask: np.ndarray) -> None:
-        """Take in one tile.
-
-        Args:
-            scores: float32 [rows, c], contiguous; -inf marks what must not be found.
-            start: The index of the first column's document.
-            mask: bool [rows, c], contiguous, overwritten.
-        """
-        rows, width = scores.shape
-        if self._untouched:
-            self.threshold = guess_threshold(scores, self.keep)
-        np.greater(scores, self.threshold, out=mask)
-        found = np.flatnonzero(mask)  # ascending, so row by row
+    def add(self, tile: Tile, inverse: np.ndarray) -> None:
+        """Take in the scores of a tile: its dot products times the inverse norms [c]."""
+        found = np.flatnonzero(self._compare(tile, inverse))  # ascending, so row by row
         if len(found) or self._untouched:
-            edges = np.searchsorted(found, np.arange(rows + 1) * width)
+            begins = np.arange(len(tile.dots) + 1) * tile.dots.shape[1]
+            edges = np.searchsorted(found, begins)
             fresh = np.diff(edges)
-            documents = found - np.repeat(np.arange(rows) * width - start, fresh)
-            packed = keys.pack(np.take(scores, found), documents)
+            columns = found - np.repeat(begins[:-1], fresh)
+            scores = np.take(tile.dots, found) * np.take(inverse, columns)
+            packed = keys.pack(scores, columns + tile.start)
             if self._untouched:
-                self._redo(scores, start, fresh)
+                self._redo(tile, inverse, fresh)
             self._store(packed, edges, fresh)
         self._untouched = False
+
+    def _compare(self, tile: Tile, inverse: np.ndarray) -> np.ndarray:
+        """Where a score exceeds its row's threshold; a few rows at a time, which stay in cache."""
+        step = max(1, CACHED // tile.documents)
+        tile.mask[:, tile.documents :] = False
+        for first in range(0, len(tile.dots), step):
+            rows = slice(first, first + step)
+            scores = np.multiply(tile.dots[rows, : tile.documents], inverse)
+            if self._untouched:
+                self.threshold[rows] = guess_threshold(
+                    scores, self.keep + bool(len(tile.hidden[0]))
+                )
+            np.greater(scores, self.threshold[rows], out=tile.mask[rows, : tile.documents])
+        tile.mask[tile.hidden] = False
+        return tile.mask
 
     def best(self) -> np.ndarray:
         """The keys of the results, int64 [rows, keep], from the best down; EMPTY where too few."""
         used = max(self.keep, int(self.count.max(initial=0)))
         return np.sort(self.buffer[:, :used], axis=1)[:, : -self.keep - 1 : -1]
 
-    def _redo(self, scores: np.ndarray, start: int, fresh: np.ndarray) -> None:
+    def _redo(self, tile: Tile, inverse: np.ndarray, fresh: np.ndarray) -> None:
         """Take all scores of rows whose guessed threshold let fewer than ``keep`` pass."""
         rows = np.flatnonzero((fresh < self.keep) & (self.threshold[:, 0] > -np.inf))
         if len(rows):
-            whole = keys.pack(scores[rows], np.arange(start, start + scores.shape[1]))
-            whole[np.isneginf(scores[rows])] = keys.EMPTY
+            whole = keys.pack(
+                tile.dots[rows, : tile.documents] * inverse, np.arange(tile.documents) + tile.start
+            )
+            column = np.full(len(tile.dots), -1)
+            column[tile.hidden[0]] = tile.hidden[1]
+            whole[np.arange(tile.documents) == column[rows, None]] = keys.EMPTY
             self._replace(rows, whole)
             fresh[rows] = 0
 
