@@ -10,10 +10,13 @@ __version__ = "0.1.0"
 
 _ROOMS = {
     "Blocks": "fusion.space.blocks",
-    "PCA": "fusion.space.compressors",
+    "Codebook": "fusion.space.codes",
     "FusionHead": "fusion.space.head",
-    "TrainConfig": "fusion.space.training",
+    "PCA": "fusion.space.compressors",
+    "TrainConfig": "fusion.space.recipe",
+    "choose_weights": "fusion.space.weights",
     "fit_head": "fusion.space.training",
+    "load_compressor": "fusion.space.compressors",
     "nested_topk": "fusion.search.topk",
 }
 

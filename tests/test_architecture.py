@@ -61,3 +61,12 @@ def test_import_fusion_is_light():
     code = f"import fusion, sys; print([m for m in {heavy} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_every_public_name_is_there():
+    import fusion
+
+    for name in fusion.__all__:
+        assert getattr(fusion, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nested_topq'"):
+        _ = fusion.nested_topq

@@ -1,0 +1,61 @@
+"""Markdown of the checks: our metrics against others', known figures, bfloat16 encoders."""
+
+import json
+from pathlib import Path
+
+
+def render_metrics(path: Path) -> str:
+    """Our nDCG@10 beside that of pytrec_eval, beir and mteb, on the same vectors."""
+    report = json.loads(path.read_text(encoding="utf-8"))
+    lines = [
+        "| data | our nDCG@10 | pytrec_eval, largest difference of a query | beir | mteb |",
+        "|---|---|---|---|---|",
+    ]
+    for line in report["results"]:
+        scores = [f"{line[name]['ndcg_at_10']:.5f}" for name in ("ours", "beir", "mteb")]
+        apart = line["largest_difference"]["pytrec_eval, any query"]
+        lines.append(f"| {line['data']} | {scores[0]} | {apart:.0e} | {scores[1]} | {scores[2]} |")
+    return "\n".join(lines)
+
+
+def render_known_figures(path: Path) -> str:
+    """What real encoders have to give on real data, and what they gave."""
+    lines = [
+        "| setting | data | method | asked | measured | |",
+        "|---|---|---|---|---|---|",
+    ]
+    for line in json.loads(path.read_text(encoding="utf-8")):
+        asked = f"{line['asked']:.4f} ± {line['tolerance']:.4f}"
+        verdict = "ok" if line["ok"] else "**missed**"
+        lines.append(
+            f"| {line['setting']} | {line['data']} | {line['method']} "
+            f"| {asked} | {line['measured']:.4f} | {verdict} |"
+        )
+    return "\n".join(lines)
+
+
+def render_dtype(path: Path) -> str:
+    """What bfloat16 encoders cost and gain."""
+    report = json.loads(path.read_text(encoding="utf-8"))
+    speed = report["texts_per_second"]
+    gain = speed["bfloat16"] / speed["float32"]
+    lines = [
+        "| data | minilm, float32 | minilm, bfloat16 | concat, float32 | concat, bfloat16 "
+        "| smallest cosine |",
+        "|---|---|---|---|---|---|",
+    ]
+    for line in report["accuracy"]:
+        scores = [
+            line[dtype][method]
+            for method in ("encoder:minilm", "concat")
+            for dtype in ("float32", "bfloat16")
+        ]
+        cells = " | ".join(f"{score:.4f}" for score in scores)
+        lines.append(f"| {line['data']} | {cells} | {line['cosine_min']:.4f} |")
+    lines += [
+        "",
+        f"bfloat16 embeds {gain:.1f} times as many texts a second "
+        f"({speed['bfloat16']:.0f} against {speed['float32']:.0f}; "
+        f"{report['environment']['cpu']}).",
+    ]
+    return "\n".join(lines)
