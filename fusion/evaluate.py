@@ -4,9 +4,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fusion.terminal import build_parser, comma_list, int_list, parse, run_door, say
+
+if TYPE_CHECKING:
+    from fusion.measure.evaluation import EvaluationConfig
+    from fusion.measure.rows import Row
+    from fusion.run import Run
 
 DESCRIPTION = """Measure a run on retrieval data with judgements: each encoder, their concat, and
 every compressor at every width and precision, with 95 % intervals and paired tests."""
@@ -14,6 +19,8 @@ EXAMPLES = """\
   python -m fusion.evaluate runs/mine --data nfcorpus,scifact,arguana --output results/mine
   python -m fusion.evaluate runs/mine --data my-beir-folder --methods concat,pca,head \\
       --dims 64,128 --precisions float32,int8,int4,binary --output results/codes
+  # what to store in 64 bytes: chosen on dev or train splits, confirmed on test
+  python -m fusion.evaluate runs/mine --data nfcorpus,scifact --budget 64 --output results/64
 """
 
 
@@ -34,6 +41,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--dims", type=int_list, help="widths (default: those of the run)")
     add("--precisions", type=comma_list,
         help="among float32 (default),float16,int8,int4,int3,int2,binary")  # fmt: skip
+    add("--budget", type=int, metavar="BYTES", help="also choose the best vector of at most so "
+        "many bytes, on a dev or train split; --precisions then defaults to all")  # fmt: skip
     add("--seeds", type=int_list, help="for what is random (default 0)")
     add("--output", type=Path, metavar="DIR", help="folder of results (required)")
     add("--overwrite", action="store_true", help="replace earlier results")
@@ -48,16 +57,52 @@ def evaluate(options: dict[str, Any]) -> None:
     from fusion.measure.report import write_report
     from fusion.measure.tables import terminal_table
     from fusion.run import Run, describe_environment
+    from fusion.space.codes import Precision
 
     folder, overwrite = options.pop("output"), options.pop("overwrite", False)
     check_output(folder, overwrite)
-    run = Run.load(options.pop("run"))
-    rows = evaluate_run(run, EvaluationConfig(**options))
+    run, budget = Run.load(options.pop("run")), options.pop("budget", None)
+    if budget is not None:
+        options = {"precisions": tuple(Precision)} | options
+    config = EvaluationConfig(**options)
+    splits = _splits(config, budget)
+    rows = evaluate_run(run, config)
     environment = describe_environment() | {"run": run.config.to_dict()}
     write_report(folder, rows, environment, overwrite=overwrite)
     say(terminal_table(rows))
+    if budget is not None:
+        say(_fill(run, config, splits, rows, budget))
     say(f"table:  {folder / 'results.md'}")
     say(f"figure: {folder / 'ndcg_vs_bytes.png'}")
+
+
+def _splits(config: "EvaluationConfig", budget: int | None) -> dict[str, str]:
+    """Where to choose, found out before hours of work; nothing without a budget."""
+    from fusion.measure.budget import splits_to_choose_on
+
+    if budget is None:
+        return {}
+    if budget < 1:
+        raise ValueError(f"budget must be positive, got {budget} bytes")
+    if "concat" not in config.methods:
+        raise ValueError("a budget is compared with the full concat: name concat in --methods")
+    return splits_to_choose_on(config.data, config.split)
+
+
+def _fill(
+    run: "Run",
+    config: "EvaluationConfig",
+    splits: dict[str, str],
+    rows: "list[Row]",
+    budget: int,
+) -> str:
+    """Choose the best variant within the budget, and say what it keeps."""
+    from fusion.inputs.corpora import load_data
+    from fusion.measure.budget import choose
+    from fusion.measure.evaluation import evaluate_sets
+
+    sets = [load_data(name, split) for name, split in splits.items()]
+    return str(choose(evaluate_sets(run, sets, config), rows, budget))
 
 
 if __name__ == "__main__":

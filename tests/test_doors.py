@@ -238,3 +238,18 @@ def test_help_teaches_with_examples(door):
     )
     assert "examples:\n" in shown.stdout
     assert f"python -m fusion.{door}" in shown.stdout
+
+
+def test_budget_is_chosen_on_dev_and_confirmed_on_test(run, data, tmp_path, capsys):
+    dev = data / "qrels" / "dev.tsv"
+    lines = (data / "qrels" / "test.tsv").read_text(encoding="utf-8").splitlines(keepends=True)
+    dev.write_text("".join(lines[:12]), encoding="utf-8")
+    arguments = [str(run), "--data", str(data), "--methods", "concat,pca", "--budget", "16"]
+    try:
+        assert evaluate.main([*arguments, "--output", str(tmp_path / "out")]) == 0
+    finally:
+        dev.unlink()
+    out = capsys.readouterr().out
+    assert "best within 16 bytes: pca, " in out
+    assert "chosen on beir dev" in out
+    assert "on test: " in out

@@ -66,8 +66,13 @@ def evaluate(run: Run, config: EvaluationConfig) -> list[Row]:
         FusionError: Data or an encoder cannot be had.
         ValueError: A width that the run cannot give.
     """
-    dims = check_dims(config.dims or run.config.dims, run.blocks.width)
     sets = [load_data(name, config.split) for name in config.data]  # a typo fails before the work
+    return evaluate_sets(run, sets, config)
+
+
+def evaluate_sets(run: Run, sets: Sequence[RetrievalData], config: EvaluationConfig) -> list[Row]:
+    """As ``evaluate``, on data that is loaded already; its splits may differ."""
+    dims = check_dims(config.dims or run.config.dims, run.blocks.width)
     encoders = load_encoders(run.config)
     store = Store()
     rows: list[Row] = []

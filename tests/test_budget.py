@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+
+from fusion.errors import FusionError
+from fusion.measure.budget import choose, splits_to_choose_on
+from fusion.measure.rows import Row
+
+
+def row(method, size, score, split="dev", seed=0):
+    rng = np.random.default_rng(size)
+    noise = rng.normal(0, 0.01, 50)
+    return Row("d", split, method, size, "int8", size, seed, score, (score - 0.1, score + 0.1),
+               0.9, 50, score + noise - noise.mean())  # fmt: skip
+
+
+def rows(split, shift=0.0):
+    scores = {("pca", 16): 0.3, ("head", 16): 0.4, ("pca", 64): 0.45, ("concat", 256): 0.5}
+    return [row(m, d, s + shift, split) for (m, d), s in scores.items()]
+
+
+def test_best_within_the_budget_is_chosen_on_one_split_and_confirmed_on_another():
+    reported = [row("pca", 16, 0.6, "test"), *rows("test", -0.1)[1:]]  # pca is best on test only
+    choice = choose(rows("dev"), reported, budget=63)
+    assert (choice.confirmed.method, choice.confirmed.bytes_per_vector) == ("head", 16)
+    assert choice.confirmed.split == "test"
+    assert choice.distance.difference == pytest.approx(-0.1, abs=1e-6)
+    assert "head, 16 dims, int8 (16 bytes, 16 times smaller), chosen on d dev" in str(choice)
+    assert "75.0% of the full concat's 0.4000" in str(choice)
+
+
+def test_a_larger_budget_takes_the_larger_vector():
+    assert choose(rows("dev"), rows("test"), budget=64).confirmed.method == "pca"
+    # The concat is what a choice is compared with, not a choice.
+    assert choose(rows("dev"), rows("test"), budget=1000).confirmed.method == "pca"
+
+
+def test_budget_that_nothing_fits_names_the_smallest():
+    with pytest.raises(FusionError, match="within 15 bytes a vector; the smallest has 16"):
+        choose(rows("dev"), rows("test"), budget=15)
+
+
+def test_data_without_another_split_cannot_fill_a_budget(tmp_path):
+    with pytest.raises(FusionError, match="has a dev or train split to choose on"):
+        splits_to_choose_on([str(tmp_path)], "test")
