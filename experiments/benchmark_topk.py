@@ -1,6 +1,7 @@
 """All nested levels in one pass against one search a level, as everybody else does it.
 
     python experiments/benchmark_topk.py --workload small --threads 1
+    python experiments/benchmark_topk.py --workload small --memory
     python experiments/benchmark_topk.py --workload arguana --encoders minilm,wordllama
     python experiments/benchmark_topk.py --device cuda --workload large
 
@@ -40,6 +41,7 @@ from fusion.search.topk import corpus_norms, nested_topk
 
 RESULTS = Path(__file__).parent / "results" / "benchmark_topk.json"
 LIBRARIES = ("torch", "numpy", "faiss-cpu", "sentence-transformers", "mteb", "usearch", "triton")
+CLOCKS = ("cpu", "wall")
 BLOCK = 2**25  # scores that the plain per-level search holds at a time
 
 
@@ -283,7 +285,7 @@ def summary(
 ) -> dict[str, Any]:
     """Median and range of both clocks, and how many results are ours (ties may differ)."""
     row: dict[str, Any] = {}
-    for clock, seconds in zip(("cpu", "wall"), zip(*times, strict=True), strict=True):
+    for clock, seconds in zip(CLOCKS, zip(*times, strict=True), strict=True):
         row[clock] = {
             "median": statistics.median(seconds),
             "min": min(seconds),
@@ -294,9 +296,9 @@ def summary(
     return row
 
 
-def peak_memory(name: str, workload: str, arguments: argparse.Namespace) -> float:
+def peak_memory(name: str, arguments: argparse.Namespace) -> float:
     """Megabytes that a method needs beyond its inputs, measured in a process of its own."""
-    command = [sys.executable, __file__, "--workload", workload, "--memory-of", name]
+    command = [sys.executable, __file__, "--workload", arguments.workload, "--memory-of", name]
     command += ["--threads", str(arguments.threads), "--encoders", arguments.encoders]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
 
@@ -350,7 +352,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, help="instead of the workload's own number")
     parser.add_argument("--methods", help="comma list of parts of names")
     parser.add_argument("--encoders", default="minilm,wordllama", help="for arguana")
-    parser.add_argument("--no-memory", action="store_true", help="leave out the fresh processes")
+    parser.add_argument("--memory", action="store_true", help="measure memory, not time")
     parser.add_argument("--memory-of", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.device == "cuda":
@@ -364,16 +366,18 @@ def main() -> None:
         print_memory(arguments.memory_of, bench)
         return
     names = available(arguments.methods)
-    rows = take_turns(bench, names, arguments.rounds or bench.load.rounds)
-    for name in [] if arguments.no_memory else names:
-        rows[name]["extra_memory_mb"] = peak_memory(name, arguments.workload, arguments)
-    sizes = asdict(bench.load) | {"rounds": arguments.rounds or bench.load.rounds}
+    rounds = arguments.rounds or bench.load.rounds
+    if arguments.memory:
+        rows = {n: {"extra_memory_mb": peak_memory(n, arguments)} for n in names}
+    else:
+        rows = take_turns(bench, names, rounds)
+    sizes = asdict(bench.load) | {"rounds": rounds}
     append(
         {"workload": arguments.workload, "device": "cpu", "sizes": sizes, "methods": rows}
         | {"environment": environment(arguments.threads)}
     )
     for name, row in rows.items():
-        print(f"{name:32s} cpu {row['cpu']['median']:8.3f} s  wall {row['wall']['median']:8.3f} s")
+        print(f"{name:32s}", *(f"{k} {v['median']:.3f} s" for k, v in row.items() if k in CLOCKS))
 
 
 if __name__ == "__main__":

@@ -153,7 +153,7 @@ def test_kept_norms_change_nothing(backend):
         ({"k": 0}, "k must be at least 1, got 0"),
         ({"backend": "faiss"}, "backend must be auto or one of"),
         ({"corpus": np.zeros(3, np.float32)}, r"corpus must have two dimensions .* got \(3,\)"),
-        ({"corpus": np.zeros((3, 16), np.int8)}, "corpus must be floating point, got torch.int8"),
+        ({"corpus": np.zeros((3, 16), np.int32)}, "corpus must be floating point, got torch.int32"),
         ({"exclude": np.zeros(3, np.int64)}, "exclude must be 7 integers"),
         ({"exclude": np.full(7, 61)}, "exclude must lie between -1 and 60"),
         ({"norms": corpus_norms(np.ones((3, 16), np.float32), DIMS)}, "norms belong to 3 rows"),

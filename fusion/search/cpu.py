@@ -17,7 +17,7 @@ from torch import Tensor
 from fusion.search import keys
 from fusion.search.problem import Problem
 from fusion.search.products import accumulate, tuned_products
-from fusion.search.survivors import Survivors, Tile
+from fusion.search.survivors import Survivors, Tile, slots
 
 TILE_SCORES = 3 * 2**19  # scores of a tile: 6 MB
 TILE_DOCUMENTS = 4096
@@ -46,7 +46,7 @@ def default_tiling(problem: Problem) -> Tiling:
     count = len(problem.corpus)
     tiles = max(1, round(count / max(TILE_DOCUMENTS, 8 * problem.keep)))
     documents = max(1, -(-count // tiles))
-    buffered = BUFFER_KEYS // (len(problem.dims) * 2 * max(1, problem.keep))
+    buffered = BUFFER_KEYS // (len(problem.dims) * slots(problem.keep))
     most = max(1, min(buffered, TILE_SCORES // documents))
     queries = -(-len(problem.queries) // max(1, -(-len(problem.queries) // most)))
     return Tiling(max(1, queries), documents, torch.get_num_threads())
@@ -54,9 +54,23 @@ def default_tiling(problem: Problem) -> Tiling:
 
 def search(problem: Problem, tiling: Tiling | None = None) -> tuple[Tensor, Tensor]:
     """Scores and indices of every level, [l, q, keep]."""
-    tiling = tiling or default_tiling(problem)
     shape = len(problem.dims), len(problem.queries), problem.keep
     scores, indices = torch.empty(shape), torch.empty(shape, dtype=torch.long)
+    for block, best in _search_blocks(problem, tiling or default_tiling(problem)):
+        scores[:, block], indices[:, block] = problem.finish(best, block)
+    return scores, indices
+
+
+def search_keys(problem: Problem) -> Tensor:
+    """The same as keys [l, q, keep], which can be merged with those of other documents."""
+    found = torch.full((len(problem.dims), len(problem.queries), problem.keep), keys.EMPTY)
+    for block, best in _search_blocks(problem, default_tiling(problem)):
+        found[:, block] = best
+    return found
+
+
+def _search_blocks(problem: Problem, tiling: Tiling) -> Iterator[tuple[slice, Tensor]]:
+    """Blocks of queries and their best keys [l, rows, keep]."""
     blocks = list(_cut(len(problem.queries) if problem.keep else 0, tiling.queries))
     ranges = [slice(0, len(problem.corpus))]
     if len(blocks) < tiling.threads:  # too few queries for all threads: share the documents
@@ -71,9 +85,7 @@ def search(problem: Problem, tiling: Tiling | None = None) -> tuple[Tensor, Tens
         }
         for block in blocks:
             found = [part.result() for part in parts.pop(block.start)]
-            best = found[0] if len(found) == 1 else keys.merge(found, problem.keep)
-            scores[:, block], indices[:, block] = problem.finish(best, block)
-    return scores, indices
+            yield block, found[0] if len(found) == 1 else keys.merge(found, problem.keep)
 
 
 def _cut(total: int, size: int) -> Iterator[slice]:

@@ -30,13 +30,16 @@ class PrefixNorms:
     """The widths that these norms belong to."""
 
 
-def prefix_norms(rows: Tensor, dims: Sequence[int], name: str = "corpus") -> PrefixNorms:
+def prefix_norms(
+    rows: Tensor, dims: Sequence[int], name: str = "corpus", first_row: int = 0
+) -> PrefixNorms:
     """Measure the norm of every nested prefix of every row.
 
     Args:
         rows: Floating point [n, d], any dtype and any strides.
         dims: Ascending widths, the last at most d.
         name: What an error calls these rows.
+        first_row: What an error calls the first of them.
 
     Returns:
         The inverse norms, computed from float32 sums (float64 for rows of unusual size).
@@ -56,7 +59,7 @@ def prefix_norms(rows: Tensor, dims: Sequence[int], name: str = "corpus") -> Pre
         usual = (squared[:, 0] > SAFE[0]) & (total < SAFE[1])
         if not usual.all():
             odd = torch.nonzero(~usual).squeeze(1)  # (odd,)
-            squared[odd] = _squared_exactly(rows, odd + start, dims, name)
+            squared[odd] = _squared_exactly(rows, odd + start, dims, (name, first_row))
             scale[odd + start] = _scales(squared[odd, -1])
             squared[odd] *= scale[odd + start, None].square()
             wide |= _is_wide(squared[odd])
@@ -77,13 +80,17 @@ def _squared(rows: np.ndarray, dims: Sequence[int]) -> Tensor:
     return torch.from_numpy(np.stack(parts, axis=1).cumsum(axis=1, dtype=np.float64))
 
 
-def _squared_exactly(rows: Tensor, odd: Tensor, dims: Sequence[int], name: str) -> Tensor:
+def _squared_exactly(
+    rows: Tensor, odd: Tensor, dims: Sequence[int], name: tuple[str, int]
+) -> Tensor:
     """Squared prefix norms in float64, where no float32 value overflows or vanishes."""
     block = rows[odd.to(rows.device), : dims[-1]].to("cpu", torch.float64)  # (odd, d)
     finite = torch.isfinite(block).all(dim=1)
     if not finite.all():
-        row = int(odd[torch.nonzero(~finite)[0, 0]])
-        raise ValueError(f"{name} row {row} holds a value that is not finite: remove or repair it")
+        row = int(odd[torch.nonzero(~finite)[0, 0]]) + name[1]
+        raise ValueError(
+            f"{name[0]} row {row} holds a value that is not finite: remove or repair it"
+        )
     return _squared(block.numpy(), dims)
 
 

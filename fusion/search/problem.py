@@ -67,7 +67,8 @@ def pose(
     norms: PrefixNorms | None,
 ) -> Problem:
     """Check the arguments of a search and prepare what every engine needs of them."""
-    q, c = as_tensor(queries, "queries"), as_tensor(corpus, "corpus")
+    q = as_tensor(queries, "queries")
+    c = as_tensor(corpus, "corpus", (*FLOATS, torch.int8))
     levels = check_dims(dims, min(q.shape[1], c.shape[1]))
     if k < 1:
         raise ValueError(f"k must be at least 1, got {k}")
@@ -89,7 +90,7 @@ def pose(
     )
 
 
-def as_tensor(rows: Rows, name: str) -> Tensor:
+def as_tensor(rows: Rows, name: str, dtypes: tuple[torch.dtype, ...] = FLOATS) -> Tensor:
     """See rows as a tensor, without a copy wherever torch can read them in place."""
     if isinstance(rows, np.ndarray):
         if rows.dtype.kind != "f" or any(stride < 0 for stride in rows.strides):
@@ -99,7 +100,7 @@ def as_tensor(rows: Rows, name: str) -> Tensor:
             rows = torch.from_numpy(rows)
     if not isinstance(rows, Tensor):
         raise TypeError(f"{name} must be a numpy array or a torch tensor, got {type(rows)}")
-    if rows.dtype not in FLOATS:
+    if rows.dtype not in dtypes:
         raise ValueError(f"{name} must be floating point, got {rows.dtype}: convert them first")
     if rows.ndim != 2:
         raise ValueError(f"{name} must have two dimensions [rows, d], got {tuple(rows.shape)}")

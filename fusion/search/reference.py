@@ -35,7 +35,7 @@ def reference_topk(
     indices = np.full((len(dims), len(queries), keep), -1, np.int64)
     for level, dim in enumerate(dims):
         for row, query in enumerate(queries[:, :dim]):
-            ranked = _rank(query, corpus[:, :dim])
+            ranked = rank_documents(query, corpus[:, :dim])
             if exclude is not None:
                 ranked[exclude[row] if exclude[row] >= 0 else slice(0)] = -np.inf
             order = np.argsort(-ranked, kind="stable")[:keep]
@@ -46,8 +46,8 @@ def reference_topk(
     return scores, indices
 
 
-def _rank(query: np.ndarray, documents: np.ndarray) -> np.ndarray:
-    """The dot product over the document's norm; the query's own norm cannot change the order."""
+def rank_documents(query: np.ndarray, documents: np.ndarray) -> np.ndarray:
+    """Dot product over document norm, float64 [c]; the query's own norm cannot change the order."""
     norms = np.sqrt((documents * documents).sum(axis=1))
     dots = (documents * query).sum(axis=1)  # (c,)
     return np.divide(dots, norms, out=np.zeros_like(dots), where=norms > 0)

@@ -37,7 +37,7 @@ class Survivors:
 
     def __init__(self, rows: int, keep: int) -> None:
         self.keep = keep
-        self.capacity = keep + max(ROOM, keep // 2)
+        self.capacity = slots(keep)
         self.buffer = np.full((rows, self.capacity), keys.EMPTY)
         self.count = np.zeros(rows, np.int64)
         self.threshold = np.full((rows, 1), -np.inf, np.float32)
@@ -126,6 +126,11 @@ class Survivors:
         self.buffer[rows, self.keep :] = keys.EMPTY
         self.count[rows] = self.keep
         self.threshold[rows, 0] = keys.unpack_scores(candidates[:, edge])
+
+
+def slots(keep: int) -> int:
+    """Keys that a row has room for."""
+    return keep + max(ROOM, keep // 2)
 
 
 def guess_threshold(scores: np.ndarray, keep: int) -> np.ndarray:
