@@ -62,12 +62,16 @@ def _from_yaml(parser: argparse.ArgumentParser, path: Path) -> dict[str, Any]:
         parser.error(f"--config {path} cannot be read: {' '.join(str(error).split())}")
     if not isinstance(plain, dict):
         parser.error(f"--config {path} must map flags to values")
+    # A run's own config.yaml is a config too: its part "train" holds more than there are flags
+    # for, and "blocks" follows from the rest.
+    plain.pop("blocks", None)
+    nested = {"train": plain.pop("train")} if isinstance(plain.get("train"), dict) else {}
     flags: list[str] = []
     for key, value in plain.items():
         flag = f"--{str(key).replace('_', '-')}"
         if value is True:
             flags.append(flag)
-        elif value is not False and value is not None:
+        elif value is not False and value is not None and value != []:
             flags += [flag, ",".join(map(str, value)) if isinstance(value, list) else str(value)]
     # Only options: a positional that --config leaves out is still demanded of the person.
     options = argparse.ArgumentParser(
@@ -76,7 +80,7 @@ def _from_yaml(parser: argparse.ArgumentParser, path: Path) -> dict[str, Any]:
     for action in parser._actions:
         if action.option_strings and action.dest not in ("help", "config"):
             options._add_action(action)
-    return vars(options.parse_args(flags))
+    return vars(options.parse_args(flags)) | nested
 
 
 def comma_list(text: str) -> tuple[str, ...]:

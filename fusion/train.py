@@ -4,11 +4,14 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from fusion.terminal import build_parser, comma_list, int_list, parse, run_door, say, weight_list
+
+if TYPE_CHECKING:
+    from fusion.space.recipe import TrainConfig
 
 DESCRIPTION = """Embed texts with several frozen encoders, set the embeddings side by side, and fit
 compressors (PCA and a head) that keep the ranking in fewer, nested dimensions. No labels needed."""
@@ -65,15 +68,18 @@ def train(options: dict[str, Any]) -> None:
     from fusion.measure.report import loss_figure
     from fusion.run import RunConfig
     from fusion.run import train as train_run
-    from fusion.space.recipe import TrainConfig
 
     folder = options.pop("output")
     resume, overwrite = options.pop("resume", False), options.pop("overwrite", False)
     changes = {
         field: options.pop(flag) for flag, (field, _, _) in TRAINING.items() if flag in options
     }
-    recipe = options.pop("recipe", "fusion")
-    config = RunConfig(**options, train=TrainConfig.of(recipe, **changes))
+    before = options.pop("train", {})  # of a run's config.yaml
+    recipe = options.pop("recipe", before.get("recipe", "fusion"))
+    if "epochs" in changes:
+        before.pop("steps", None)  # they oust each other
+    settings = {key: value for key, value in before.items() if key != "recipe"} | changes
+    config = RunConfig(**options, train=_train_config(recipe, settings))
     say(yaml.safe_dump(config.to_dict(), sort_keys=False).rstrip())
     run = train_run(config, folder, overwrite=overwrite, resume=resume)
     loss_figure(folder / "metrics.csv", folder / "curves.png")
@@ -83,6 +89,15 @@ def train(options: dict[str, Any]) -> None:
     )
     say(f"weights: {weights}")
     say(f"run: {folder} (loss: {folder / 'curves.png'})")
+
+
+def _train_config(recipe: str, settings: dict[str, Any]) -> "TrainConfig":
+    from fusion.space.recipe import TrainConfig
+
+    try:
+        return TrainConfig.of(recipe, **settings)
+    except TypeError as error:  # a field that this version does not know
+        raise ValueError(f"the training settings do not fit this version: {error}") from error
 
 
 if __name__ == "__main__":

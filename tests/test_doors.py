@@ -253,3 +253,13 @@ def test_budget_is_chosen_on_dev_and_confirmed_on_test(run, data, tmp_path, caps
     assert "best within 16 bytes: pca, " in out
     assert "chosen on beir dev" in out
     assert "on test: " in out
+
+
+def test_config_of_a_run_repeats_the_run(run, flags, tmp_path, capsys):
+    arguments = ["--config", str(run / "config.yaml")]
+    assert train.main([*arguments, "--output", str(tmp_path / "again")]) == 0
+    for name in ("config.yaml", "pca.safetensors"):
+        assert (tmp_path / "again" / name).read_bytes() == (run / name).read_bytes()
+    changed = ["--epochs", "1", "--normalize", "none", "--output", str(tmp_path / "other")]
+    assert train.main([*arguments, *changed]) == 0
+    assert "normalize: none" in (tmp_path / "other" / "config.yaml").read_text(encoding="utf-8")
