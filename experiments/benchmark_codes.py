@@ -9,10 +9,10 @@ its eigenvalue to --power, then codes; both are fitted on --fitted-on: ``documen
 set's own, or a text collection, its first 16,000. Splits are dev and train: settings are chosen
 here, test is for results.md. The share is of nDCG@10 of all 640 columns, float, unscaled.
 
-Hardware: 2 CPU cores, about 5 minutes a record once the texts are embedded (opq: 15 minutes).
-To expect: 1-bit trellis codes of a corpus's own documents keep 86 % at 16 bytes, 93 % at 27, 98 %
-at 53 and 99 % at 64; fitted on Wikipedia 78 %, 88 %, 95 % and 96 %, which is 2 to 4 points more
-than a scalar code of the same bytes.
+Hardware: 2 CPU cores, about 10 minutes a record on a busy machine once the texts are embedded.
+To expect: 1-bit trellis codes of a corpus's own documents keep 86 % at 16 bytes, 94 % at 27, 98 %
+at 53 and 99 % at 64; fitted on Wikipedia 76 %, 87 %, 94 % and 96 %, which is 2 to 3 points more
+than a scalar code of the same width and bytes.
 Appends one record to experiments/results/benchmark_codes.json. Needs faiss-cpu for pq and opq.
 """
 
