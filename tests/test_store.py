@@ -43,7 +43,7 @@ def shards(root):
 
 def test_embeddings_come_back_in_order_and_nothing_is_computed_twice(tmp_path):
     encoder = Counter()
-    wanted = [*texts(10), *texts(3)]
+    wanted = ["text number 0", *texts(10), *texts(3)]  # twice in one chunk, and later again
     first = Store(tmp_path).embed(encoder, wanted, Role.DOCUMENT)
     assert sorted(encoder.asked) == sorted(texts(10))  # each of the equal texts once
     assert np.array_equal(first, Counter().encode(wanted, Role.DOCUMENT))
@@ -119,16 +119,35 @@ def test_killed_run_leaves_whole_shards_and_the_next_one_goes_on(tmp_path):
     assert not list(root.rglob("partial-*")) or len(list(root.rglob("partial-*"))) <= 2
 
 
+class Logger(Counter):
+    """Notes every text that it embeds in a file that processes share."""
+
+    def __init__(self, path):
+        super().__init__(seconds=0.02)
+        self.path = path
+
+    def encode(self, texts, role, ids=None, advance=None):
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write("".join(f"{text}\n" for text in texts))
+        return super().encode(texts, role)
+
+
+def _embed_and_log(root, log):
+    Store(root).embed(Logger(log), texts(40), Role.DOCUMENT)
+
+
 def test_two_processes_lose_nothing_and_duplicate_nothing(tmp_path):
     _embed(tmp_path / "calm", 40, seconds=0)
     context = multiprocessing.get_context("fork")
-    both = [context.Process(target=_embed, args=(tmp_path / "two", 40, 0.01)) for _ in range(2)]
+    log = tmp_path / "log.txt"
+    both = [context.Process(target=_embed_and_log, args=(tmp_path / "two", log)) for _ in range(2)]
     for process in both:
         process.start()
     for process in both:
         process.join()
         assert process.exitcode == 0
     assert shards(tmp_path / "two") == shards(tmp_path / "calm")
+    assert sorted(log.read_text(encoding="utf-8").splitlines()) == sorted(texts(40))
 
 
 @pytest.mark.parametrize(("value", "kind"), [(0.0, "zero"), (np.nan, "not finite")])
