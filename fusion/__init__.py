@@ -16,6 +16,7 @@ _ROOMS = {
     "TrainConfig": "fusion.space.recipe",
     "choose_weights": "fusion.space.weights",
     "fit_head": "fusion.space.training",
+    "load": "fusion.model.folder",
     "load_compressor": "fusion.space.compressors",
     "nested_topk": "fusion.search.topk",
 }

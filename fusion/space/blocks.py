@@ -121,7 +121,9 @@ def check_shapes(
 
 def row_norms(chunk: np.ndarray, name: str, first_row: int = 0) -> np.ndarray:
     """Norms of the rows, ``[n, 1]``; a zero, NaN or infinite row is a ValueError naming it."""
-    norms = np.linalg.norm(chunk, axis=1, keepdims=True)  # (n, 1)
+    # Summed in float64 and rounded once: the same bits from any library and any order of summation.
+    squares = np.einsum("nd,nd->n", chunk, chunk, dtype=np.float64)  # (n,)
+    norms = np.sqrt(squares).astype(np.float32)[:, None]  # (n, 1)
     bad = ~(np.isfinite(norms) & (norms > 0))[:, 0]  # (n,)
     if bad.any():
         row = int(np.flatnonzero(bad)[0])

@@ -1,0 +1,275 @@
+"""A model folder: build it from a run, write it whole, load it, send it to the hub."""
+
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from fusion.errors import FusionError
+from fusion.inputs.encoders import FrozenEncoder, load_encoder
+from fusion.model.card import read_results, render_card
+from fusion.model.ranges import fit_ranges
+from fusion.run import Run
+from fusion.space.compressor import FittedCompressor
+from fusion.space.compressors import PCA, HeadCompressor
+from fusion.space.head import FusionHead
+
+if TYPE_CHECKING:
+    from sentence_transformers import SentenceTransformer
+
+    from fusion.model.modeling_fusion import EncoderEntry
+
+logger = logging.getLogger(__name__)
+
+
+def load(
+    model: str | Path, *, truncate_dim: int | None = None, device: str | None = None,
+    **options: Any,  # noqa: ANN401 - of SentenceTransformer: model_kwargs, revision, token, …
+) -> "SentenceTransformer":  # fmt: skip
+    """Load an exported model with fusion's own classes; no code from the folder is run.
+
+    Args:
+        model: The folder, or a hub id.
+        truncate_dim: Width of the vectors, unit-norm; all of the model's columns by default.
+        device: ``cpu``, ``cuda``, …; the best one by default.
+        options: ``model_kwargs={"dtype": "bfloat16"}`` and the like go to the encoders.
+
+    Raises:
+        FusionError: It is no exported model, is damaged, or is of a newer format.
+    """
+    from sentence_transformers import SentenceTransformer
+
+    from fusion.model.modeling_fusion import MODULES, ST_CONFIG
+
+    hub: dict[str, Any] = {key: options.pop(key) for key in ("revision", "token") if key in options}
+    folder = Path(model) if Path(model).is_dir() else _download(str(model), hub)
+    try:
+        modules = _load_modules(folder, _read_json(folder / MODULES), options)
+        config = _read_json(folder / ST_CONFIG)
+        return SentenceTransformer(
+            modules=modules,
+            device=device,
+            prompts=config.get("prompts"),
+            default_prompt_name=config.get("default_prompt_name"),
+            similarity_fn_name=config.get("similarity_fn_name"),
+            truncate_dim=truncate_dim or config.get("truncate_dim"),
+        )
+    except (OSError, ValueError, KeyError, RuntimeError) as error:
+        raise FusionError(f"{model} cannot be loaded: {error}") from error
+
+
+def _load_modules(folder: Path, listed: list[dict[str, Any]], options: dict[str, Any]) -> list:
+    from sentence_transformers.base.modules import Dense, Normalize
+
+    from fusion.model.modeling_fusion import FusedEncoder, FusedHead
+
+    known: dict[str, Any] = {"FusedEncoder": FusedEncoder, "FusedHead": FusedHead}
+    known |= {"Dense": Dense, "Normalize": Normalize}
+    modules: list[Any] = []
+    for entry in listed:
+        kind = known.get(str(entry["type"]).rpartition(".")[2])
+        path = Path(entry["path"])
+        if kind is None or path.is_absolute() or ".." in path.parts:
+            raise FusionError(f"{folder} names a module that fusion has not: {entry}")
+        own = options if kind is FusedEncoder else {}
+        places = {"subfolder": entry["path"], "local_files_only": True}
+        modules.append(kind.load(str(folder), **places, **own))
+    return modules
+
+
+def _read_json(path: Path) -> Any:  # noqa: ANN401 - JSON
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise FusionError(f"{path.parent} is no exported model: it has no {path.name}") from None
+
+
+def _download(name: str, hub: dict[str, Any]) -> Path:
+    from huggingface_hub import snapshot_download
+
+    try:
+        return Path(snapshot_download(name, **hub))
+    except (OSError, ValueError) as error:
+        raise FusionError(f"{name} is neither a folder nor a model that the hub gives") from error
+
+
+def export(
+    run: Run,
+    folder: Path,
+    compressor: str = "head",
+    *,
+    results: Path | None = None,
+    name: str = "",
+    overwrite: bool = False,
+) -> None:
+    """Write a run as one model folder, whole or not at all.
+
+    Args:
+        run: A finished run.
+        folder: Where the model goes.
+        compressor: ``head`` or ``pca``.
+        results: ``results.json`` of an evaluation of this run, for the card.
+        name: Name that the card's snippets load; the folder's by default.
+        overwrite: Replace an exported model that stands there.
+
+    Raises:
+        FusionError: The folder is taken, or an encoder cannot be had or exported.
+    """
+    check_free(folder, overwrite)
+    measured = None if results is None else read_results(results, compressor)
+    model: Any = build_model(run, compressor)
+    model._model_card_text = render_card(
+        name or folder.resolve().name, model[0].settings, run.config.texts, compressor, measured
+    )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    partial = folder.with_name(f".{folder.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        model.save_pretrained(str(partial))
+        if folder.exists():
+            shutil.rmtree(folder)
+        partial.replace(folder)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def check_free(folder: Path, overwrite: bool = False) -> None:
+    """Refuse to write over what is not an exported model, before any work is done.
+
+    Raises:
+        FusionError: Something stands there.
+    """
+    from fusion.model.modeling_fusion import CONFIG
+
+    if folder.exists() and not folder.is_dir():
+        raise FusionError(f"{folder} is a file; choose a folder for --output")
+    if not folder.is_dir() or not any(folder.iterdir()):
+        return
+    if not overwrite:
+        raise FusionError(f"{folder} exists and is not empty; choose another or use --overwrite")
+    if not (folder / CONFIG).is_file():
+        raise FusionError(f"{folder} is no exported model, so --overwrite leaves it alone")
+
+
+def build_model(run: Run, compressor: str = "head") -> "SentenceTransformer":
+    """The run's encoders, blocks and compressor as one sentence-transformers model on the CPU.
+
+    Raises:
+        FusionError: The compressor is unknown, or an encoder cannot be had or exported.
+    """
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.base.modules import Normalize
+
+    from fusion.model.modeling_fusion import PROMPTS, FusedEncoder, FusionSettings
+
+    if compressor not in run.compressors:
+        known = ", ".join(sorted(run.compressors))
+        raise FusionError(f"the run has no compressor {compressor!r}; choose among {known}")
+    fitted = run.compressors[compressor]
+    encoders = [_frozen(name) for name in run.config.encoders]
+    dims = tuple(sorted({*(d for d in run.config.dims if d < fitted.out_dim), fitted.out_dim}))
+    settings = FusionSettings(tuple(_entries(run, encoders)), str(run.blocks.normalize), dims)
+    ranges = fit_ranges(fitted.transform(run.calibration), dims)
+    first = FusedEncoder(settings, [encoder.model for encoder in encoders], ranges)
+    modules = [first, head_module(fitted), Normalize()]
+    return SentenceTransformer(
+        modules=modules, device="cpu", prompts=dict(PROMPTS), similarity_fn_name="cosine"
+    ).eval()
+
+
+def _frozen(name: str) -> FrozenEncoder:
+    if name.startswith("file:"):
+        raise FusionError(f"{name} holds embeddings, not an encoder: such a run has no model")
+    encoder = load_encoder(name, "float32", "cpu")
+    assert isinstance(encoder, FrozenEncoder)  # the other kind is file:
+    return encoder
+
+
+def _entries(run: Run, encoders: list[FrozenEncoder]) -> "list[EncoderEntry]":
+    from fusion.model.modeling_fusion import EncoderEntry
+
+    entries = []
+    for row, encoder in enumerate(encoders):
+        if encoder.dim != run.blocks.dims[row]:
+            raise FusionError(
+                f"encoder {encoder.name!r} is {encoder.dim} wide, the run's {run.blocks.dims[row]}"
+            )
+        local = Path(encoder.name).is_dir()  # a path of this machine is nobody else's business
+        name = Path(encoder.name).resolve().name if local else encoder.name
+        slug = "".join(c if c.isalnum() or c in "-_." else "-" for c in name).strip(".")
+        card = encoder.card
+        entries.append(
+            EncoderEntry(
+                name=name,
+                path=f"encoders/{row}-{slug}",
+                dim=encoder.dim,
+                weight=run.blocks.weights[row],
+                query_prompt=card.query_prompt,
+                document_prompt=card.document_prompt,
+                source="" if local else card.source,
+                revision=card.revision,
+                licence=card.licence,
+            )
+        )
+    return entries
+
+
+def head_module(fitted: FittedCompressor) -> torch.nn.Module:
+    """A fitted compressor as a module: stock ``Dense`` where that is exact, else ``FusedHead``."""
+    from fusion.model.modeling_fusion import FusedHead
+
+    if isinstance(fitted, PCA):
+        # (x - mean) @ matrix, with the mean moved behind the product.
+        matrix = torch.from_numpy(np.array(fitted.matrix))  # (D, d)
+        shift = -(fitted.mean.astype(np.float64) @ fitted.matrix.astype(np.float64))  # (d,)
+        bias = torch.from_numpy(shift.astype(np.float32)) if fitted.mean.any() else None
+        return _dense(matrix.T.contiguous(), bias)
+    if not isinstance(fitted, HeadCompressor):
+        raise FusionError(f"a {fitted.name} compressor cannot be exported; choose head or pca")
+    head: FusionHead = fitted.head.fold()
+    config = head.config
+    if not (config.input_norm or config.output_norm or config.residual_width) and (
+        config.negative_slope is None
+    ):
+        return _dense(head.linear.weight.detach(), head.linear.bias)
+    keys = {key: getattr(config, key) for key in FusedHead.config_keys}
+    module = FusedHead(**keys)
+    module.load_state_dict(head.state_dict())
+    return module.eval()
+
+
+def _dense(weight: torch.Tensor, bias: torch.Tensor | None) -> torch.nn.Module:
+    from sentence_transformers.base.modules import Dense
+
+    out_dim, in_dim = weight.shape
+    return Dense(
+        in_dim,
+        out_dim,
+        bias=bias is not None,
+        activation_function=None,
+        init_weight=weight.clone(),
+        init_bias=None if bias is None else bias.detach().clone(),
+    ).eval()
+
+
+def push(folder: Path, name: str) -> str:
+    """Send a written folder to the hub; returns its address.
+
+    Raises:
+        FusionError: The hub cannot be reached or says no.
+    """
+    from huggingface_hub import HfApi
+
+    try:
+        api = HfApi()
+        api.create_repo(name, exist_ok=True)
+        return str(api.upload_folder(repo_id=name, folder_path=folder))
+    except Exception as error:  # the client lets out errors of several libraries
+        words = " ".join(str(error).split())[:200]
+        raise FusionError(
+            f"{folder} is written and checked, but the hub did not take it: {words}"
+        ) from error
