@@ -123,7 +123,7 @@ def test_early_stopping(embeddings, tmp_path):
 def test_the_linear_head_starts_as_pca_and_improves_on_it(embeddings, tmp_path):
     frozen = TrainConfig.of("fusion", steps=1, lr=1e-12)
     train, _ = split(len(embeddings), frozen.validation, frozen.seed)
-    pca = PCA(16).fit(embeddings[train.numpy()])
+    pca = PCA(16, power=frozen.start_power).fit(embeddings[train.numpy()])
     start = fit_head(embeddings, frozen, DIMS)
     np.testing.assert_allclose(
         start.transform(embeddings), pca.transform(embeddings), rtol=1e-4, atol=1e-5
@@ -138,6 +138,19 @@ def test_the_linear_head_starts_as_pca_and_improves_on_it(embeddings, tmp_path):
         fit_head(common, config, DIMS, folder=tmp_path)
         losses.append(min(float(r["val/loss"]) for r in metrics(tmp_path) if r["val/loss"]))
     assert losses[1] < 0.995 * losses[0]
+
+
+def test_late_columns_go_a_shorter_way(embeddings):
+    step = {"epochs": 1, "batch_size": 512, "schedule": "constant", "lr": 0.01, "adam_eps": 1e-12}
+    for pace in (0.0, 1.0):
+        config = TrainConfig.of("fusion", pace=pace, **step)
+        start = _Training(make_plan(embeddings, config, DIMS)).head.linear.weight
+        moved = (fit_head(embeddings, config, DIMS).head.linear.weight - start).abs()  # (d, D)
+        # Adam's first step is as long as the learning rate, whatever the gradient.
+        factors = torch.tensor([min(1, 4 / column) ** pace for column in range(1, 17)])
+        torch.testing.assert_close(
+            moved.detach(), 0.01 * factors[:, None].expand_as(moved), rtol=0.01, atol=1e-5
+        )
 
 
 def test_the_scaled_teacher_is_the_full_pca_space(embeddings):

@@ -15,10 +15,13 @@ RECIPES: dict[str, dict[str, Any]] = {
         "loss": "mse",
         "head": "paper",
         "start": "kaiming",
+        "teacher_power": 0.0,
+        "pace": 0.0,
         "steps": None,
         "epochs": 50,
         "batch_size": 128,
         "lr": 1e-3,
+        "adam_eps": 1e-8,
         "weight_decay": 1e-4,
         "schedule": "step",
         "clip_norm": 0.0,
@@ -43,6 +46,8 @@ _RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "steps": ("positive", lambda v: v is None or v > 0),
     "batch_size": ("at least 2", lambda v: v >= 2),
     "lr": ("positive", lambda v: v > 0),
+    "adam_eps": ("positive", lambda v: v > 0),
+    "pace": ("0 or more", lambda v: v >= 0),
     "weight_decay": ("0 or more", lambda v: v >= 0),
     "step_epochs": ("positive", lambda v: v > 0),
     "step_gamma": ("above 0, up to 1", lambda v: 0 < v <= 1),
@@ -76,18 +81,23 @@ class TrainConfig:
     """Hidden units of a non-linear branch that starts at zero; 0 leaves it out."""
     start: str = "pca"
     """"pca" (uncentred, of the training texts) or "kaiming"."""
-    start_power: float = 0.0
+    start_power: float = -0.1
     """Each component of the PCA start is scaled by its eigenvalue to this power."""
-    teacher_power: float = 0.0
+    teacher_power: float = -0.1
     """The teacher is the full PCA space with that scaling; 0 is the fused space itself."""
     epochs: int | None = None
     """Passes over the training texts; give this or ``steps``."""
     steps: int | None = 300
     """About so many batches in all, however many texts there are; give this or ``epochs``."""
-    batch_size: int = 1024
+    batch_size: int = 512
     """Texts that are compared with one another; for each device."""
-    lr: float = 1e-3
+    lr: float = 3e-3
     """Learning rate of AdamW at its highest."""
+    adam_eps: float = 1e-3
+    """Of AdamW: where gradients are far below it, as in late columns, steps shrink with them."""
+    pace: float = 0.75
+    """Output column j moves (smallest width / j) ** pace times as far in a step: late columns, in
+    which PCA can hardly be bettered, stay close to where they start. 0 moves all alike."""
     weight_decay: float = 0.0
     """Of AdamW."""
     schedule: str = "cosine"

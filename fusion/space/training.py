@@ -148,6 +148,10 @@ class _Training(lightning.LightningModule):
             if config.teacher_power:
                 fitted = PCA(power=config.teacher_power).fit(sample)
                 teacher = torch.from_numpy(fitted.matrix)  # (D, D)
+        column = torch.arange(1, plan.dims[-1] + 1)[:, None]  # (d, 1)
+        pace = (plan.dims[0] / column).clamp(max=1) ** config.pace  # (d, 1)
+        self.pace: Tensor
+        self.register_buffer("pace", pace, persistent=False)
         self.teacher: Tensor | None
         self.register_buffer("teacher", teacher, persistent=False)
 
@@ -199,13 +203,26 @@ class _Training(lightning.LightningModule):
         """AdamW with a schedule by steps, which a checkpoint restores exactly."""
         config = self.plan.config
         optimizer = torch.optim.AdamW(
-            self.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
+            self.parameters(),
+            lr=config.lr,
+            eps=config.adam_eps,
+            weight_decay=config.weight_decay,
+            fused=True,
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_factor)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
         }
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:  # noqa: ANN401 - as Lightning has it
+        """A step in which late columns go a shorter way."""
+        weight = self.head.linear.weight  # (d, D)
+        before = weight.detach().clone() if self.plan.config.pace else None
+        super().optimizer_step(*args, **kwargs)
+        if before is not None:
+            with torch.no_grad():
+                weight.copy_(torch.lerp(before, weight, self.pace))
 
     def _lr_factor(self, step: int) -> float:
         plan, config = self.plan, self.plan.config
