@@ -15,12 +15,14 @@ FLOORS = {  # what each room may know of the package, besides itself
     "run": {"inputs", "space"},
     "measure": {"run", "inputs", "space", "search"},
     "model": {"run", "inputs", "space"},
+    "bulk": {"model", "run", "inputs", "space"},  # nobody but its door opens on it
 }
 HEAVY = {  # library -> the only files that may import it
     "sentence_transformers": {"inputs/encoders.py", "model/*"},
     "lightning": {"space/training.py"},
     "triton": {"search/triton_kernel.py"},
     "datasets": {"inputs/hub.py"},
+    "pyarrow": {"bulk/*"},
     "matplotlib": {"measure/report.py"},
     "mteb": set(),
     "beir": set(),

@@ -1,0 +1,181 @@
+"""The job: rows in, shards out; what is whole on disk is not computed again."""
+
+import json
+import logging
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+from fusion.bulk.engine import Engine
+from fusion.bulk.manifest import REJECTS, Journal, Manifest, open_output
+from fusion.bulk.progress import Progress
+from fusion.bulk.reader import Reader, Reject, Row
+from fusion.bulk.shards import Chunk, Shard, cannot_write, write_shard
+from fusion.errors import FusionError
+
+logger = logging.getLogger(__name__)
+
+SHARD_ROWS = 4096
+SHARD_BYTES = 64_000_000  # of text: long rows make shorter shards, so that memory stays bounded
+HOPELESS = 10_000  # rejected rows without a single good one: a wrong field, not wrong rows
+
+
+@dataclass
+class Rejects:
+    """Rows that could not be encoded, in a file that appears when the job is done."""
+
+    folder: Path
+    strict: bool = False
+    count: int = 0
+    first: str = ""
+    file: IO[str] | None = None
+
+    def add(self, reject: Reject) -> None:
+        """Write a row down.
+
+        Raises:
+            FusionError: The job is strict, or the disk is full.
+        """
+        words = f"{reject.file}:{reject.row}: {reject.reason}"
+        if self.strict:
+            raise FusionError(f"{words}; repair the row, or leave --strict out")
+        self.count += 1
+        self.first = self.first or words
+        self._write({key: value for key, value in asdict(reject).items() if value != ""})
+
+    def add_lost(self, shards: list[Shard]) -> None:
+        """Write down the rows of shards that have no embedding."""
+        for shard in shards:
+            for key in shard.lost:
+                self.count += 1
+                self._write({"id": key, "reason": "its embedding is zero or not finite"})
+
+    def close(self) -> None:
+        """Give the file its name."""
+        if self.file:
+            self.file.close()
+            self._partial.replace(self.folder / REJECTS)
+
+    @property
+    def _partial(self) -> Path:
+        return self.folder / f"{REJECTS}.partial"
+
+    def _write(self, plain: dict[str, Any]) -> None:
+        try:
+            if self.file is None:
+                self.file = self._partial.open("w", encoding="utf-8")
+            self.file.write(json.dumps(plain, ensure_ascii=False) + "\n")
+        except OSError as error:
+            raise cannot_write(self.folder, error) from error
+
+
+@dataclass
+class Chunks:
+    """Cuts rows into chunks; borders depend on the rows alone."""
+
+    reader: Reader
+    rejects: Rejects
+    shard_rows: int
+    good: int = field(default=0, init=False)
+
+    def __iter__(self) -> Iterator[Chunk]:
+        rows: list[Row] = []
+        size = number = 0
+        for item in self.reader:
+            if isinstance(item, Reject):
+                self.rejects.add(item)
+                if self.rejects.count >= HOPELESS and not self.good:
+                    raise self.nothing()
+                continue
+            self.good += 1
+            rows.append(item)
+            size += len(item.text)
+            if len(rows) >= self.shard_rows or size >= SHARD_BYTES:
+                yield Chunk(number, tuple(rows))
+                rows, size, number = [], 0, number + 1
+        if rows:
+            yield Chunk(number, tuple(rows))
+
+    def nothing(self) -> FusionError:
+        """What to say when no row is a text."""
+        first = f"; the first: {self.rejects.first}" if self.rejects.first else ""
+        return FusionError(
+            f"no row of the input can be encoded ({self.rejects.count:,} rejected{first})"
+        )
+
+
+@dataclass(frozen=True)
+class JobConfig:
+    """How a job treats its rows and its folder."""
+
+    shard_rows: int = SHARD_ROWS
+    """Rows of a shard: what a kill costs at most, for each device."""
+    strict: bool = False
+    """Stop at the first row that cannot be encoded."""
+    resume: bool = False
+    """Go on with a folder."""
+    overwrite: bool = False
+    """Replace a folder's encoding."""
+
+    def __post_init__(self) -> None:
+        if self.shard_rows < 1:
+            raise ValueError(f"shard-rows must be at least 1, got {self.shard_rows}")
+
+
+def encode_rows(reader: Reader, folder: Path, engine: Engine, config: JobConfig) -> Manifest:
+    """Encode all rows of a reader into a folder of shards.
+
+    Raises:
+        FusionError: The folder is taken or cannot be written, no row can be encoded, or (strict)
+            one cannot.
+    """
+    settings = engine.encoder.settings | {
+        "shard_rows": config.shard_rows,
+        "text_fields": list(reader.fields.text),
+        "id_field": reader.fields.id,
+    }
+    with open_output(folder, settings, resume=config.resume, overwrite=config.overwrite) as journal:
+        rejects = Rejects(folder, config.strict)
+        try:
+            chunks = Chunks(reader, rejects, config.shard_rows)
+            shards = list(_fill(chunks, journal, engine, config.strict))
+            if not shards:
+                raise chunks.nothing()
+            rejects.add_lost(shards)
+            rejects.close()
+        finally:
+            if rejects.file:
+                rejects.file.close()
+        manifest = Manifest(settings, tuple(shards), rejects.count, engine.encoder.about)
+        journal.finish(manifest, rejects.count > 0)
+    return manifest
+
+
+def _fill(chunks: Chunks, journal: Journal, engine: Engine, strict: bool) -> list[Shard]:
+    """Shards of all chunks; only those that are not there yet, or are damaged, are encoded."""
+    done: dict[int, Shard] = {}
+    about = {**engine.encoder.settings, **engine.encoder.about, "ranges": None}
+    with Progress(chunks.reader) as progress:
+
+        def missing() -> Iterator[Chunk]:
+            for chunk in chunks:
+                known = journal.shards.get(chunk.name)
+                if known is None or known.input != chunk.digest:
+                    yield chunk
+                elif not known.is_whole(journal.folder):
+                    logger.warning("the shard %s is damaged; it is encoded again", chunk.name)
+                    yield chunk
+                else:
+                    done[chunk.number] = known
+                    progress.skip(len(chunk.rows))
+
+        for chunk, codes, kept in engine.run(missing()):
+            if strict and not kept.all():
+                key = chunk.rows[int(kept.argmin())].id
+                raise FusionError(f"the embedding of {key!r} is zero or not finite (--strict)")
+            shard = write_shard(journal.folder, chunk, codes, kept, about)
+            journal.add(shard)
+            done[chunk.number] = shard
+            progress.add(len(chunk.rows))
+    return [done[number] for number in sorted(done)]

@@ -1,0 +1,82 @@
+"""``python -m fusion.encode``: embed files of any size into parquet shards."""
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fusion.terminal import build_parser, comma_list, parse, run_door, say
+
+DESCRIPTION = """Embed text, JSON lines and parquet, files of any size in constant memory, into
+parquet shards of (id, embedding) with a manifest. An interrupted job goes on with --resume; rows
+that cannot be encoded go to rejects.jsonl with their reasons."""
+EXAMPLES = """\
+  python -m fusion.encode models/mine --input docs.jsonl --output vectors
+  # 64 bytes a vector; a folder, titles before texts
+  python -m fusion.encode models/mine --input corpus/ --text-fields title,text \\
+      --truncate-dim 128 --precision int4 --output vectors
+  # quote a glob, or the shell takes it apart
+  python -m fusion.encode models/mine --input 'logs/**/*.parquet' --output vectors --resume
+"""
+PRECISIONS = ("float32", "float16", "int8", "uint8", "int4", "binary", "ubinary")
+MODEL_FLAGS = ("role", "truncate_dim", "precision", "dtype", "batch_size")
+JOB_FLAGS = ("shard_rows", "strict", "resume", "overwrite")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    return run_door(encode, parse(_parser(), arguments, required=["input", "output"]))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = build_parser("encode", DESCRIPTION, EXAMPLES)
+    add = parser.add_argument
+    add("model", metavar="MODEL", help="a model folder of fusion.export, or a hub id")
+    add("--input", metavar="PATH", help="a .txt, .jsonl (also .gz) or .parquet file, a folder, or "
+        "a quoted glob (required)")  # fmt: skip
+    add("--output", type=Path, metavar="DIR", help="folder of shards (required)")
+    add("--role", choices=["document", "query"], help="whose prompts to use (default document)")
+    add("--truncate-dim", type=int, metavar="D", help="width (default: all of the model's)")
+    add("--precision", choices=PRECISIONS, help="default float32")
+    add("--text-fields", type=comma_list, help="joined by spaces (default text)")
+    add("--id-field", help="default _id or id; else FILE:NUMBER is the id")
+    add("--batch-size", type=int, metavar="N", help="texts that an encoder takes at once (32)")
+    add("--dtype", choices=["float32", "bfloat16", "float16"], help="of the encoders' weights")
+    add("--shard-rows", type=int, metavar="N", help="rows of a shard, what a kill costs (4096)")
+    add("--engine", choices=["local"], help="local: this machine's cores or GPUs")
+    add("--devices", type=comma_list, metavar="NAME,…", help="cpu, cuda:0, …; a process for each "
+        "(default: all GPUs, or the cores)")  # fmt: skip
+    add("--strict", action="store_true", help="stop at the first row that cannot be encoded")
+    add("--resume", action="store_true", help="go on with an interrupted job")
+    add("--overwrite", action="store_true", help="replace an earlier encoding")
+    return parser
+
+
+def encode(options: dict[str, Any]) -> None:
+    """Find the input, load the model, encode, say what was done."""
+    from fusion.bulk.encoder import EncodeConfig
+    from fusion.bulk.engine import choose_engine
+    from fusion.bulk.job import JobConfig, encode_rows
+    from fusion.bulk.manifest import check_free
+    from fusion.bulk.reader import Fields, Reader, find_sources
+
+    folder = options["output"]
+    job = JobConfig(**{name: options[name] for name in JOB_FLAGS if name in options})
+    config = EncodeConfig(
+        options["model"], **{name: options[name] for name in MODEL_FLAGS if name in options}
+    )
+    fields = Fields(options.get("text_fields", ("text",)), options.get("id_field", ""))
+    check_free(folder, job.resume, job.overwrite)
+    reader = Reader(find_sources(options["input"], folder), fields)
+    engine = choose_engine(config, options.get("devices", ()))
+    done = encode_rows(reader, folder, engine, job)
+    width, size = done.settings["width"], done.about["bytes_per_vector"]
+    say(f"rows:     {done.rows:,} of width {width}, {config.precision}, {size} bytes a vector")
+    if done.rejected:
+        say(f"rejected: {done.rejected:,} ({folder / 'rejects.jsonl'})")
+    say(f"manifest: {folder / 'manifest.json'} ({len(done.shards)} shards)")
+
+
+if __name__ == "__main__":
+    sys.exit(main())

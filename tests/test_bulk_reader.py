@@ -1,0 +1,212 @@
+import gzip
+import json
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from fusion.bulk import reader as reader_module
+from fusion.bulk.reader import Fields, Reader, Reject, Row, find_sources
+from fusion.errors import FusionError
+
+MEGABYTE = 1_000_000
+
+
+def read(path, fields=None):
+    sources = find_sources(str(path), path.parent / "nowhere")
+    return list(Reader(sources, fields or Fields()))
+
+
+def written(folder, name, content):
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def reasons(items):
+    return [(item.row, item.reason) for item in items if isinstance(item, Reject)]
+
+
+def lines(*rows):
+    return "".join(json.dumps(row) + "\n" for row in rows).encode()
+
+
+def test_lines_of_text_are_rows_and_bad_ones_say_why(tmp_path):
+    content = b"\xef\xbb\xbffirst\r\n\n  \nna\xc3\xafve\nbad \xff byte\n" + b"x" * 10 * MEGABYTE
+    items = read(written(tmp_path, "a.txt", content + b"\nlast"))
+    assert [item for item in items if isinstance(item, Row)] == [
+        Row("a.txt:1", "first"),
+        Row("a.txt:4", "naïve"),
+        Row("a.txt:7", "last"),
+    ]
+    assert reasons(items) == [
+        (2, "empty"),
+        (3, "empty"),
+        (5, "invalid UTF-8 at byte 4"),
+        (6, "the line is longer than 8,000,000 bytes"),
+    ]
+    assert items[4].start == "bad \\xff byte"
+
+
+def test_json_lines_have_ids_and_reasons(tmp_path):
+    content = lines(
+        {"_id": "a", "text": "one"},
+        {"id": 7, "text": "two"},
+        {"text": "three"},
+        {"text": 4},
+        {"text": None},
+        {"title": "five"},
+        {"text": ""},
+        ["six"],
+        {"id": True, "text": "seven"},
+        {"text": "y" * (MEGABYTE + 1)},
+        {"id": 10**400, "text": "eight"},
+        {"id": "\ud800", "text": "nine"},
+    )
+    content += b'{"text": "\\ud800"}\n{"text": \n{"text": "\xff"}\n' + b"[" * 100_000 + b"\n"
+    items = read(written(tmp_path, "a.jsonl", content))
+    rows = [item for item in items if isinstance(item, Row)]
+    assert rows == [Row("a", "one"), Row("7", "two"), Row("a.jsonl:3", "three")]
+    found = dict(reasons(items))
+    assert found[4] == "not text but int"
+    assert found[5] == found[6] == "has no 'text'"
+    assert found[7] == "empty"
+    assert found[8] == "not a JSON object"
+    assert found[9] == found[12] == "its id is neither text nor a whole number"
+    assert found[10] == "too long: 1,000,001 bytes, at most 1,000,000"
+    assert found[11] == "its id is too large a number"
+    assert found[13] == "half of a surrogate pair at character 0, which UTF-8 has not"
+    assert found[14].startswith("not JSON: ")
+    assert found[15] == "invalid UTF-8 at byte 10"
+    assert found[16].startswith("not JSON: ")
+    assert len(items) == 16
+
+
+def test_titles_go_before_texts(tmp_path):
+    content = lines({"title": "T", "text": "x"}, {"title": "", "text": "y"}, {"text": "z"})
+    items = read(written(tmp_path, "a.jsonl", content), Fields(("title", "text")))
+    assert [item.text for item in items] == ["T x", "y", "z"]
+
+
+def test_parquet_rows_have_ids_and_reasons(tmp_path):
+    texts = pa.array(["one", None, "", "two", "y" * (MEGABYTE + 1)])
+    table = pa.table({"id": pa.array([5, 6, 7, None, 9]), "text": texts, "other": texts})
+    pq.write_table(table, tmp_path / "a.parquet")
+    items = read(tmp_path / "a.parquet")
+    rows = [item for item in items if isinstance(item, Row)]
+    assert rows == [Row("5", "one"), Row("a.parquet:4", "two")]
+    assert [reason for _, reason in reasons(items)] == [
+        "has no 'text'",
+        "empty",
+        "too long: 1,000,001 bytes, at most 1,000,000",
+    ]
+
+
+def test_parquet_does_not_vouch_for_utf8_or_for_text(tmp_path):
+    broken = pa.array([b"good", b"bad \xff"]).view(pa.string())
+    pq.write_table(pa.table({"text": broken}), tmp_path / "a.parquet")
+    good, bad = read(tmp_path / "a.parquet")
+    assert good == Row("a.parquet:1", "good")
+    assert bad.reason == "invalid UTF-8 at byte 4"
+    pq.write_table(pa.table({"text": pa.array([1.5, 2.5])}), tmp_path / "b.parquet")
+    assert reasons(read(tmp_path / "b.parquet")) == [(r, "not text but double") for r in (1, 2)]
+    pq.write_table(pa.table({"body": pa.array(["x"])}), tmp_path / "c.parquet")
+    [reject] = read(tmp_path / "c.parquet")
+    assert "it has no column text, but body" in reject.reason
+    dictionary = pa.array(["x", "y", "x"]).dictionary_encode()
+    pq.write_table(pa.table({"text": dictionary}), tmp_path / "d.parquet")
+    assert [item.text for item in read(tmp_path / "d.parquet")] == ["x", "y", "x"]
+
+
+@pytest.mark.parametrize("name", ["a.txt.gz", "a.parquet"])
+def test_damaged_file_is_a_reject_and_the_next_one_is_read(name, tmp_path):
+    if name.endswith(".gz"):
+        whole = gzip.compress("\n".join(f"text {n}" for n in range(5000)).encode())
+        (tmp_path / name).write_bytes(whole[: len(whole) // 2])
+    else:
+        (tmp_path / name).write_bytes(b"PAR1 is all that is right about it")
+    written(tmp_path, "b.txt", b"whole\n")
+    items = read(tmp_path)
+    assert items[-1] == Row("b.txt:1", "whole")
+    [(_, reason)] = reasons(items)
+    assert reason.startswith("the file cannot be read from here on: ")
+
+
+def test_folders_and_globs_are_read_in_one_order(tmp_path):
+    for name in ("b.txt", "a.jsonl", "sub/c.txt", "sub/notes.md"):
+        written(tmp_path, name, lines({"text": name}))
+    assert [item.id for item in read(tmp_path)] == ["a.jsonl:1", "b.txt:1", "sub/c.txt:1"]
+    nowhere = tmp_path / "out"
+    found = find_sources(str(tmp_path / "**" / "*.txt"), nowhere)
+    assert [source.name for source in found] == ["b.txt", "sub/c.txt"]
+    for pattern in ("none", "*.parquet", "a**"):
+        with pytest.raises(FusionError, match="--input .*: "):
+            find_sources(str(tmp_path / pattern), nowhere)
+    with pytest.raises(FusionError, match="of no known kind; choose among"):
+        find_sources(str(tmp_path / "sub" / "notes.md"), nowhere)
+    with pytest.raises(FusionError, match="holds an input"):
+        find_sources(str(tmp_path), tmp_path / "sub")
+
+
+def test_position_ends_at_the_size_of_the_input(tmp_path):
+    written(tmp_path, "a.txt", b"one\ntwo\n")
+    written(tmp_path, "b.txt.gz", gzip.compress(b"three\n" * 1000))
+    pq.write_table(pa.table({"text": ["x"] * 600}), tmp_path / "c.parquet")
+    reader = Reader(find_sources(str(tmp_path), tmp_path / "out"))
+    places = [reader.position for _ in reader]
+    assert places == sorted(places)
+    assert reader.position == reader.size == sum(p.stat().st_size for p in tmp_path.iterdir())
+
+
+def test_long_lines_are_never_held_whole(tmp_path, monkeypatch):
+    monkeypatch.setattr(reader_module, "LONGEST_LINE", 50)
+    path = written(tmp_path, "a.txt", b"x" * 50 + b"\n" + b"y" * 5000 + b"\nz")
+    items = read(path)
+    assert [type(item) for item in items] == [Row, Reject, Row]
+    assert items[2].text == "z"
+
+
+FILES = st.one_of(
+    st.binary(max_size=300),
+    st.lists(
+        st.dictionaries(
+            st.sampled_from(["text", "_id", "id", "x"]),
+            st.recursive(
+                st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8),
+                lambda inner: st.lists(inner, max_size=2),
+                max_leaves=3,
+            ),
+        ),
+        max_size=6,
+    ).map(lambda rows: lines(*rows)),
+)
+
+
+@settings(max_examples=150, deadline=None)
+@given(content=FILES, kind=st.sampled_from(["txt", "jsonl", "jsonl.gz", "parquet"]))
+def test_any_bytes_are_rows_or_rejects(content, kind, tmp_path_factory):
+    path = tmp_path_factory.mktemp("fuzz") / f"a.{kind}"
+    path.write_bytes(content)
+    for item in read(path):
+        if isinstance(item, Row):
+            assert item.text.strip()
+            assert (item.id + item.text).encode("utf-8")
+        else:
+            assert item.reason
+            assert json.dumps(item.start, ensure_ascii=False).encode("utf-8")
+
+
+@settings(max_examples=100, deadline=None)
+@given(data=st.data())
+def test_any_damage_to_parquet_is_rows_or_rejects(data, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fuzz")
+    pq.write_table(pa.table({"text": [f"text {n}" for n in range(20)]}), folder / "a.parquet")
+    content = bytearray((folder / "a.parquet").read_bytes())
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    end = data.draw(st.integers(0, len(content)))
+    (folder / "a.parquet").write_bytes(content[: end if data.draw(st.booleans()) else None])
+    assert all(isinstance(item, Row | Reject) for item in read(folder / "a.parquet"))
