@@ -50,16 +50,19 @@ def load(
     try:
         modules = _load_modules(folder, _read_json(folder / MODULES), options)
         config = _read_json(folder / ST_CONFIG)
-        return SentenceTransformer(
+        loaded: Any = SentenceTransformer(
             modules=modules,
             device=device,
             prompts=config.get("prompts"),
             default_prompt_name=config.get("default_prompt_name"),
             similarity_fn_name=config.get("similarity_fn_name"),
-            truncate_dim=truncate_dim or config.get("truncate_dim"),
+            truncate_dim=config.get("truncate_dim") if truncate_dim is None else truncate_dim,
         )
     except (OSError, ValueError, KeyError, RuntimeError) as error:
         raise FusionError(f"{model} cannot be loaded: {error}") from error
+    if (folder / "README.md").is_file():  # travels on when the model is saved
+        loaded._model_card_text = (folder / "README.md").read_text(encoding="utf-8")
+    return loaded
 
 
 def _load_modules(folder: Path, listed: list[dict[str, Any]], options: dict[str, Any]) -> list:
