@@ -3,8 +3,8 @@
 Command:  FUSION_DATA=... python experiments/paper_tables.py --table NAME [--seeds 0,1,2]
               [--encoders minilm,wordllama] [--texts wikipedia-100k --max-texts 16000]
 Tables:   encoders, concat, epochs, widths, truncation, quantisation, count
-Hardware: the four encoders of the paper (the default) need a hub and a GPU; the embedded pair runs on
-          two CPU cores in one to ten minutes a table.
+Hardware: the four encoders of the paper (the default) need a hub and a GPU; the embedded pair
+          runs on two CPU cores in one to ten minutes a table.
 Writes:   experiments/results/paper_NAME.json: every row of the evaluations, and the published
           figures with their source. Render with experiments/render_results.py.
 """
