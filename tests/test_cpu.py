@@ -11,7 +11,7 @@ from fusion.search.cpu import Tiling, default_tiling, search
 from fusion.search.problem import pose
 from fusion.search.products import onednn_is_better, tuned_products
 from fusion.search.reference import reference_topk
-from fusion.search.survivors import Survivors, Tile, guess_threshold
+from fusion.search.survivors import CACHED, Survivors, Tile, guess_threshold
 
 DIMS = [32, 48, 64]
 
@@ -27,7 +27,8 @@ def signs(q, c, d=64, seed=0):
 def tile_of(scores, start):
     nothing = np.empty(0, np.int64)
     dots = np.pad(scores, [(0, 0), (0, 5)], constant_values=99)
-    tile = Tile(dots, np.ones(dots.shape, bool), scores.shape[1], start, (nothing,) * 2)
+    scratch = np.empty(max(CACHED, scores.shape[1]), np.float32)
+    tile = Tile(dots, np.ones(dots.shape, bool), scratch, scores.shape[1], start, (nothing,) * 2)
     return tile, np.ones(scores.shape[1], np.float32)
 
 

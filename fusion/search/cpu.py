@@ -17,7 +17,7 @@ from torch import Tensor
 from fusion.search import keys
 from fusion.search.problem import Problem
 from fusion.search.products import accumulate, tuned_products
-from fusion.search.survivors import Survivors, Tile, slots
+from fusion.search.survivors import CACHED, Survivors, Tile, slots
 
 TILE_SCORES = 3 * 2**19  # scores of a tile: 6 MB
 TILE_DOCUMENTS = 4096
@@ -100,11 +100,11 @@ def _search_block(problem: Problem, block: slice, documents: slice, tile: int) -
     inverse = problem.corpus_norms.inverse.numpy()
     pitch = _pitch(min(tile, documents.stop - documents.start))
     dots = torch.empty(len(queries), pitch)
-    mask = np.empty(dots.shape, bool)
+    mask, scratch = np.empty(dots.shape, bool), np.empty(max(CACHED, pitch), np.float32)
     for start in range(documents.start, documents.stop, tile):
         stop = min(start + tile, documents.stop)
         hidden = _hidden(exclude, start, stop)
-        piece = Tile(dots.numpy(), mask, stop - start, start, hidden)
+        piece = Tile(dots.numpy(), mask, scratch, stop - start, start, hidden)
         rows = problem.documents(start, stop, problem.dims[-1])  # (c, d)
         for level, (a, b) in enumerate(pairwise((0, *problem.dims))):
             accumulate(dots[:, : len(rows)], queries[:, a:b], rows[:, a:b], level == 0)

@@ -51,9 +51,10 @@ def prefix_norms(
     inverse = torch.empty(len(dims), n)
     scale = torch.ones(n, dtype=torch.float64)
     wide = False
-    for start in range(0, n, ROWS):
-        block = rows[start : start + ROWS, : dims[-1]].to("cpu", torch.float32)
-        squared = _squared(block.numpy(), dims)  # (rows, l)
+    step = ROWS if rows.device.type == "cpu" else 2**16
+    for start in range(0, n, step):
+        block = rows[start : start + step, : dims[-1]].float()
+        squared = _squared_on(block, dims)  # (rows, l)
         total = squared[:, -1]
         # NaN fails both comparisons, so a bad row always lands among the odd ones.
         usual = (squared[:, 0] > SAFE[0]) & (total < SAFE[1])
@@ -63,7 +64,7 @@ def prefix_norms(
             scale[odd + start] = _scales(squared[odd, -1])
             squared[odd] *= scale[odd + start, None].square()
             wide |= _is_wide(squared[odd])
-        inverse[:, start : start + ROWS] = _inverse(squared).T
+        inverse[:, start : start + step] = _inverse(squared).T
     return PrefixNorms(inverse, None if (scale == 1).all() else scale, wide, tuple(dims))
 
 
@@ -78,6 +79,14 @@ def _squared(rows: np.ndarray, dims: Sequence[int]) -> Tensor:
         )
     parts = [np.einsum("rs,rs->r", rows[:, a:b], rows[:, a:b]) for a, b in pairwise((0, *dims))]
     return torch.from_numpy(np.stack(parts, axis=1).cumsum(axis=1, dtype=np.float64))
+
+
+def _squared_on(rows: Tensor, dims: Sequence[int]) -> Tensor:
+    """The same from a tensor, computed where it lies and brought to the CPU."""
+    if rows.device.type == "cpu":
+        return _squared(rows.numpy(), dims)
+    parts = [rows[:, a:b].square().sum(dim=1) for a, b in pairwise((0, *dims))]
+    return torch.stack(parts, dim=1).cpu().double().cumsum(dim=1)
 
 
 def _squared_exactly(

@@ -20,6 +20,8 @@ class Tile:
     """float32 [rows, pitch], contiguous; the columns from ``documents`` on mean nothing."""
     mask: np.ndarray
     """bool [rows, pitch], contiguous: room to work in."""
+    scratch: np.ndarray
+    """float32 [at least max(CACHED, documents)]: more of it."""
     documents: int
     """How many columns are documents."""
     start: int
@@ -61,10 +63,13 @@ class Survivors:
     def _compare(self, tile: Tile, inverse: np.ndarray) -> np.ndarray:
         """Where a score exceeds its row's threshold; a few rows at a time, which stay in cache."""
         step = max(1, CACHED // tile.documents)
+        scratch = tile.scratch[: min(step, len(tile.dots)) * tile.documents]
+        scratch = scratch.reshape(-1, tile.documents)  # fresh memory would cost a page fault each
         tile.mask[:, tile.documents :] = False
         for first in range(0, len(tile.dots), step):
             rows = slice(first, first + step)
-            scores = np.multiply(tile.dots[rows, : tile.documents], inverse)
+            dots = tile.dots[rows, : tile.documents]
+            scores = np.multiply(dots, inverse, out=scratch[: len(dots)])
             if self._untouched:
                 self.threshold[rows] = guess_threshold(
                     scores, self.keep + bool(len(tile.hidden[0]))
@@ -76,7 +81,8 @@ class Survivors:
     def best(self) -> np.ndarray:
         """The keys of the results, int64 [rows, keep], from the best down; EMPTY where too few."""
         used = max(self.keep, int(self.count.max(initial=0)))
-        return np.sort(self.buffer[:, :used], axis=1)[:, : -self.keep - 1 : -1]
+        self.buffer[:, :used].sort(axis=1)
+        return self.buffer[:, :used][:, : -self.keep - 1 : -1]
 
     def _redo(self, tile: Tile, inverse: np.ndarray, fresh: np.ndarray) -> None:
         """Take all scores of rows whose guessed threshold let fewer than ``keep`` pass."""

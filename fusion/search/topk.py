@@ -4,7 +4,9 @@ The dot product of a longer prefix is that of the shorter one plus one more segm
 product serves all levels. This file holds the contract and chooses the engine.
 """
 
+import logging
 from collections.abc import Callable, Sequence
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -15,10 +17,10 @@ from fusion.search.problem import Problem, Rows, as_tensor, check_dims, pose
 
 __all__ = ["corpus_norms", "nested_topk"]
 
-ENGINES: dict[str, Callable[[Problem], tuple[Tensor, Tensor]]] = {
-    "cpu": cpu.search,
-    "per-level": per_level.search,
-}
+Engine = Callable[[Problem], tuple[Tensor, Tensor]]
+BACKENDS = ("auto", "cpu", "per-level", "triton")
+
+logger = logging.getLogger(__name__)
 
 
 def nested_topk(
@@ -41,7 +43,8 @@ def nested_topk(
         dims: Ascending widths of the nested levels; D is the last one.
         k: Results a query.
         exclude: int [q], the index of one document to leave out for each query, or -1.
-        backend: "auto" or one of ``ENGINES``.
+        backend: "cpu", "triton" (CUDA), "per-level" (one product and top-k a level, on any device)
+            or "auto", which takes the first of them that fits and says once why not a better one.
         norms: The corpus's ``corpus_norms``, if you keep them between calls.
 
     Returns:
@@ -59,15 +62,48 @@ def nested_topk(
         >>> indices.tolist()  # at 2 components row 0 ties with row 2 and comes first
         [[[1, 0]], [[1, 2]]]
     """
-    if backend != "auto" and backend not in ENGINES:
-        raise ValueError(f"backend must be auto or one of {sorted(ENGINES)}, got {backend!r}")
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be one of {', '.join(BACKENDS)}, got {backend!r}")
     problem = pose(queries, corpus, dims, k, exclude, norms)
     if problem.wide and len(problem.dims) > 1:  # each level on its own needs no common scale
         parts = [
             nested_topk(queries, corpus, [d], k, exclude=exclude, backend=backend) for d in dims
         ]
         return torch.cat([scores for scores, _ in parts]), torch.cat([found for _, found in parts])
-    return ENGINES["cpu" if backend == "auto" else backend](problem)
+    return _engine(problem, backend)(problem)
+
+
+def _engine(problem: Problem, backend: str) -> Engine:
+    """The engine asked for, or the best one that can take this problem."""
+    on_cpu = problem.corpus.device.type == "cpu"
+    if backend == "per-level":
+        return per_level.search
+    if backend == "cpu" or (backend == "auto" and on_cpu):
+        if not on_cpu:
+            raise ValueError(f"backend cpu cannot search a corpus on {problem.corpus.device}")
+        return cpu.search
+    fused, reason = _fused(problem)
+    if fused is not None:
+        return fused
+    if backend == "triton":
+        raise ValueError(f"backend triton cannot take this search: {reason}")
+    _say_once(f"searching level by level, since {reason}")
+    return per_level.search
+
+
+def _fused(problem: Problem) -> tuple[Engine | None, str]:
+    """The Triton engine, or why it cannot take this problem."""
+    try:
+        from fusion.search import triton_kernel
+    except ImportError:
+        return None, "triton is not installed"
+    reason = triton_kernel.unfit(problem)
+    return (triton_kernel.search, "") if reason is None else (None, reason)
+
+
+@cache
+def _say_once(message: str) -> None:
+    logger.warning(message)
 
 
 def corpus_norms(corpus: Rows, dims: Sequence[int]) -> PrefixNorms:
