@@ -7,13 +7,15 @@ import numpy as np
 import pytest
 import torch
 
+from fusion.search import per_level, topk
+from fusion.search.problem import pose
 from fusion.search.reference import reference_topk
-from fusion.search.topk import ENGINES, corpus_norms, nested_topk
+from fusion.search.topk import corpus_norms, nested_topk
 
 DIMS = [4, 7, 16]
 
 
-@pytest.fixture(params=["auto", *sorted(ENGINES)])
+@pytest.fixture(params=["auto", "cpu", "per-level"])
 def backend(request):
     return request.param
 
@@ -151,7 +153,7 @@ def test_kept_norms_change_nothing(backend):
         ({"dims": []}, "dims must be ascending"),
         ({"dims": [4, 17]}, "dims end at 17, but the vectors have only 16"),
         ({"k": 0}, "k must be at least 1, got 0"),
-        ({"backend": "faiss"}, "backend must be auto or one of"),
+        ({"backend": "faiss"}, "backend must be one of auto, cpu"),
         ({"corpus": np.zeros(3, np.float32)}, r"corpus must have two dimensions .* got \(3,\)"),
         ({"corpus": np.zeros((3, 16), np.int32)}, "corpus must be floating point, got torch.int32"),
         ({"exclude": np.zeros(3, np.int64)}, "exclude must be 7 integers"),
@@ -177,3 +179,26 @@ def test_importing_the_search_needs_torch_and_numpy_only():
     code += f"print([m for m in {heavy} if m in sys.modules])"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "[]"
+
+
+def test_triton_says_why_it_cannot(caplog, monkeypatch):
+    queries, corpus = integers()
+    with pytest.raises(ValueError, match=r"backend triton cannot take this search: .*(CUDA|tri)"):
+        nested_topk(queries, corpus, DIMS, 3, backend="triton")
+    problem = pose(queries, corpus, DIMS, 3, None, None)
+    monkeypatch.setattr(topk, "_fused", lambda _: (None, "the card is too old"))
+    object.__setattr__(problem, "corpus", problem.corpus.to("meta"))  # anything but the CPU
+    for _ in range(2):
+        assert topk._engine(problem, "auto") is per_level.search
+    assert caplog.text.count("the card is too old") == 1
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_corpus_on_a_gpu(dtype):
+    queries, corpus = integers(q=130, c=40_000)
+    left, right = (torch.from_numpy(rows).to("cuda", dtype) for rows in (queries, corpus))
+    found = nested_topk(left, right, DIMS, 50)
+    assert found[0].is_cuda
+    assert_exact([part.cpu() for part in found], queries, corpus, DIMS, 50)
