@@ -143,7 +143,7 @@ def test_the_linear_head_starts_as_pca_and_improves_on_it(embeddings, tmp_path):
 def test_late_columns_go_a_shorter_way(embeddings):
     step = {"epochs": 1, "batch_size": 512, "schedule": "constant", "lr": 0.01, "adam_eps": 1e-12}
     for pace in (0.0, 1.0):
-        config = TrainConfig.of("fusion", pace=pace, **step)
+        config = TrainConfig.of("fusion", pace=pace, keep_start=0.0, **step)
         start = _Training(make_plan(embeddings, config, DIMS)).head.linear.weight
         moved = (fit_head(embeddings, config, DIMS).head.linear.weight - start).abs()  # (d, D)
         # Adam's first step is as long as the learning rate, whatever the gradient.
@@ -151,6 +151,20 @@ def test_late_columns_go_a_shorter_way(embeddings):
         torch.testing.assert_close(
             moved.detach(), 0.01 * factors[:, None].expand_as(moved), rtol=0.01, atol=1e-5
         )
+
+
+def test_a_share_of_the_start_is_kept(embeddings):
+    settings = {"steps": 5, "batch_size": 64}
+    kept, learned = (
+        fit_head(embeddings, TrainConfig.of("fusion", keep_start=share, **settings), DIMS)
+        for share in (0.25, 0.0)
+    )
+    train, _ = split(len(embeddings), kept.config.validation, kept.config.seed)
+    start = PCA(16, power=kept.config.start_power).fit(embeddings[train.numpy()]).matrix
+    expected = 0.25 * start.T + 0.75 * learned.head.linear.weight.detach().numpy()
+    np.testing.assert_allclose(kept.head.linear.weight.detach(), expected, rtol=1e-4, atol=1e-6)
+    with pytest.raises(ValueError, match=r"keep_start is 0\.3, but only a linear head"):
+        TrainConfig(head="paper")
 
 
 def test_the_scaled_teacher_is_the_full_pca_space(embeddings):
@@ -293,7 +307,7 @@ def test_learning_rate_schedules(embeddings):
     ("changes", "message"),
     [
         ({"loss": "mae"}, "loss must be one of mse, kl, got 'mae'"),
-        ({"recipe": "soup"}, "recipe must be one of fusion, paper, got 'soup'"),
+        ({"recipe": "soup"}, "recipe must be one of fusion, corpus, paper, got 'soup'"),
         ({"precision": "8"}, "precision must be one of 32, bf16-mixed, got '8'"),
         ({"batch_size": 1}, "batch_size must be at least 2, got 1"),
         ({"validation": 1.0}, r"validation must be above 0 and below 1, got 1\.0"),

@@ -8,8 +8,11 @@ from fusion.space.head import HeadConfig
 from fusion.space.losses import LOSSES
 
 RECIPES: dict[str, dict[str, Any]] = {
-    # A linear map that begins as PCA and learns which neighbours matter.
+    # A linear map that begins as PCA and learns which neighbours matter, and stays close enough to
+    # PCA to serve texts that it never saw.
     "fusion": {},
+    # The same for the very documents that will be searched: nothing has to be held back.
+    "corpus": {"adam_eps": 1e-8, "pace": 0.0, "keep_start": 0.0},
     # arXiv 2510.04626, as published; but the epoch is chosen on held-back text, not on test scores.
     "paper": {
         "loss": "mse",
@@ -17,6 +20,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "start": "kaiming",
         "teacher_power": 0.0,
         "pace": 0.0,
+        "keep_start": 0.0,
         "steps": None,
         "epochs": 50,
         "batch_size": 128,
@@ -48,6 +52,7 @@ _RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "lr": ("positive", lambda v: v > 0),
     "adam_eps": ("positive", lambda v: v > 0),
     "pace": ("0 or more", lambda v: v >= 0),
+    "keep_start": ("0 or more and below 1", lambda v: 0 <= v < 1),
     "weight_decay": ("0 or more", lambda v: v >= 0),
     "step_epochs": ("positive", lambda v: v > 0),
     "step_gamma": ("above 0, up to 1", lambda v: 0 < v <= 1),
@@ -98,6 +103,9 @@ class TrainConfig:
     pace: float = 0.75
     """Output column j moves (smallest width / j) ** pace times as far in a step: late columns, in
     which PCA can hardly be bettered, stay close to where they start. 0 moves all alike."""
+    keep_start: float = 0.3
+    """Share of the start in the matrix that comes back, the rest is the best epoch's: between the
+    two lie better maps for other texts than either. Linear heads only."""
     weight_decay: float = 0.0
     """Of AdamW."""
     schedule: str = "cosine"
@@ -135,6 +143,13 @@ class TrainConfig:
         if (self.epochs is None) == (self.steps is None):
             raise ValueError(
                 f"give either epochs or steps, got epochs={self.epochs} and steps={self.steps}"
+            )
+
+        linear = self.head == "linear" and not self.residual_width
+        if self.keep_start and not linear:
+            raise ValueError(
+                f"keep_start is {self.keep_start}, but only a linear head without a residual "
+                "branch can be averaged with its start; set keep_start to 0"
             )
 
     @classmethod

@@ -120,6 +120,9 @@ def _train(plan: Plan, folder: Path, resume: bool) -> HeadCompressor:
     state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
     head = training.head.cpu()
     head.load_state_dict({k.removeprefix("head."): v for k, v in state.items()})
+    if config.keep_start:
+        with torch.no_grad():
+            head.linear.weight.lerp_(training.start, config.keep_start)
     trainer.strategy.barrier()  # nobody removes what another process still reads
     if trainer.is_global_zero:
         shutil.rmtree(checkpoints)
@@ -148,6 +151,7 @@ class _Training(lightning.LightningModule):
             if config.teacher_power:
                 fitted = PCA(power=config.teacher_power).fit(sample)
                 teacher = torch.from_numpy(fitted.matrix)  # (D, D)
+        self.start = self.head.linear.weight.detach().clone()  # (d, D)
         column = torch.arange(1, plan.dims[-1] + 1)[:, None]  # (d, 1)
         pace = (plan.dims[0] / column).clamp(max=1) ** config.pace  # (d, 1)
         self.pace: Tensor
