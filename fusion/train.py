@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--max-texts", type=int, metavar="N", help="take at most the first N texts")
     add("--dims", type=int_list, help="nested widths, increasing; the last is the full output")
     add("--recipe", choices=["fusion", "corpus", "paper"],
-        help="named training settings (default fusion; corpus: fit what will be searched)")  # fmt: skip
+        help="training settings (default fusion; corpus: fit what will be searched)")  # fmt: skip
     add("--encoder-dtype", choices=["float32", "bfloat16"], help="bfloat16: about twice as fast")
     for flag, (_, kind, words) in TRAINING.items():
         add(f"--{flag.replace('_', '-')}", type=kind, help=words)
