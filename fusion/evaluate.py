@@ -32,7 +32,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = build_parser("evaluate", DESCRIPTION, EXAMPLES)
     add = parser.add_argument
-    add("run", type=Path, metavar="RUN", help="a run folder of fusion.train")
+    add("run", type=Path, metavar="RUN_OR_MODEL", help="a run folder of fusion.train, or a model "
+        "folder of fusion.export, whose vectors are then measured as they come")  # fmt: skip
     add("--data", type=comma_list, help="names or folders in BEIR's layout "
         "(default nfcorpus,scifact,arguana; pydocs is embedded)")  # fmt: skip
     add("--split", help="test (default), dev or train")
@@ -50,7 +51,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def evaluate(options: dict[str, Any]) -> None:
-    """Load the run, measure it, write the report, print the table."""
+    """Load the run (or the model), measure it, write the report, print the table."""
     from fusion.measure.archive import check_output
     from fusion.measure.evaluation import EvaluationConfig
     from fusion.measure.evaluation import evaluate as evaluate_run
@@ -61,6 +62,8 @@ def evaluate(options: dict[str, Any]) -> None:
 
     folder, overwrite = options.pop("output"), options.pop("overwrite", False)
     check_output(folder, overwrite)
+    if (options["run"] / "fusion_config.json").is_file():
+        return _evaluate_model(options.pop("run"), options, folder, overwrite)
     run, budget = Run.load(options.pop("run")), options.pop("budget", None)
     if budget is not None:
         options = {"precisions": tuple(Precision)} | options
@@ -74,6 +77,23 @@ def evaluate(options: dict[str, Any]) -> None:
         say(_fill(run, config, splits, rows, budget))
     say(f"table:  {folder / 'results.md'}")
     say(f"figure: {folder / 'ndcg_vs_bytes.png'}")
+
+
+def _evaluate_model(path: Path, options: dict[str, Any], folder: Path, overwrite: bool) -> None:
+    from fusion.measure.evaluation import EvaluationConfig
+    from fusion.measure.exported import evaluate_model
+    from fusion.measure.report import write_report
+    from fusion.measure.tables import terminal_table
+    from fusion.model.folder import load
+    from fusion.run import describe_environment
+
+    if given := {"methods", "seeds", "budget"} & options.keys():
+        raise ValueError(f"--{min(given)} is for a run; a model has one method and no chance")
+    model: Any = load(path)
+    rows = evaluate_model(model, model[0].settings.dims, EvaluationConfig(**options))
+    write_report(folder, rows, describe_environment() | {"model": path.name}, overwrite=overwrite)
+    say(terminal_table(rows))
+    say(f"table:  {folder / 'results.md'}")
 
 
 def _splits(config: "EvaluationConfig", budget: int | None) -> dict[str, str]:
