@@ -16,16 +16,20 @@ def render(json_path: Path | str) -> str:
     """One table for each workload, device and thread count; the last record of each counts."""
     records = json.loads(Path(json_path).read_text(encoding="utf-8"))
     latest: dict[tuple[str, str, int], dict[str, Any]] = {}
-    memory: dict[str, dict[str, float]] = {}
+    memory: dict[tuple[str, str, int], dict[str, float]] = {}
     for record in records:
         rows = record["methods"]
-        if all("wall" not in row for row in rows.values()):
-            memory[record["workload"]] = {n: row["extra_memory_mb"] for n, row in rows.items()}
-            continue
         key = record["workload"], record["device"], record["environment"]["threads"]
+        if all("wall" not in row for row in rows.values()):
+            memory[key] = {name: row["extra_memory_mb"] for name, row in rows.items()}
+            continue
         latest[key] = record
-    parts = [_table(record, memory.get(key[0], {})) for key, record in latest.items()]
+    parts = [_table(record, memory.get(key, {})) for key, record in latest.items()]
     if all(record["device"] == "cpu" for record in latest.values()):
+        parts.append(
+            "Same results: the share of indices that equal the first method's; the others order "
+            "equal scores, such as those of duplicate documents, as it happens."
+        )
         parts.append("The CUDA engine is not measured: no GPU was to be had.")
     return "\n\n".join(parts) + "\n"
 
