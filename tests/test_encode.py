@@ -1,0 +1,143 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+from tiny_runs import DIMS, build_tiny_run, many
+
+from fusion import encode
+from fusion.bulk.encoder import EncodeConfig, ModelEncoder
+from fusion.bulk.engine import ManyDevices, OneDevice
+from fusion.bulk.shards import Chunk, Row
+from fusion.model.folder import export, load
+
+TYPES = {"float32": "float", "int8": "int8", "int4": "uint8", "ubinary": "uint8"}
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    root = tmp_path_factory.mktemp("models")
+    export(build_tiny_run(root / "encoders"), root / "tiny")
+    return root / "tiny"
+
+
+@pytest.fixture(scope="module")
+def texts():
+    return many(50)
+
+
+@pytest.fixture(scope="module")
+def source(texts, tmp_path_factory):
+    path = tmp_path_factory.mktemp("in") / "docs.jsonl"
+    rows = [{"_id": f"d{row}", "text": text} for row, text in enumerate(texts)]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+    return path
+
+
+def flags(model, source, out, *more):
+    arguments = [str(model), "--input", str(source), "--output", str(out), "--devices", "cpu"]
+    return [*arguments, "--shard-rows", "20", *more]
+
+
+def content(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("precision", TYPES)
+@pytest.mark.parametrize("role", ["document", "query"])
+def test_shards_hold_the_codes_of_the_model(model, source, texts, tmp_path, precision, role):
+    out, dim = tmp_path / "out", DIMS[1]
+    more = ["--truncate-dim", str(dim), "--precision", precision, "--role", role]
+    assert encode.main(flags(model, source, out, *more)) == 0
+    table = pq.read_table(sorted(out.glob("*.parquet")))
+    kind = table.schema.field("embedding").type
+    loaded = load(model, truncate_dim=dim, device="cpu")
+    blocks = [texts[start : start + 20] for start in range(0, 50, 20)]
+    wanted = [loaded.encode(b, prompt_name=role, precision=precision) for b in blocks]
+    assert str(kind.value_type) == TYPES[precision]
+    assert kind.list_size == wanted[0].shape[1]
+    found = np.array(table["embedding"].to_pylist()).astype(wanted[0].dtype)
+    assert np.array_equal(found, np.concatenate(wanted))
+    assert table["id"].to_pylist() == [f"d{row}" for row in range(50)]
+    manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["bytes_per_vector"] == wanted[0][0].nbytes
+    if precision in ("int8", "int4"):  # the manifest alone is enough to decode
+        assert np.shape(manifest["ranges"]) == (2, dim)
+    else:
+        assert manifest["ranges"] is None
+
+
+@pytest.mark.slow
+def test_several_processes_give_the_same_codes(model, texts):
+    config = EncodeConfig(str(model), precision="int8")
+    first = ModelEncoder(config, "cpu")
+    chunks = [Chunk(n, tuple(Row(t, t) for t in texts[n * 10 : n * 10 + 10])) for n in range(5)]
+    many_devices = ManyDevices(first, config, ("cpu", "cpu"))
+    for one, other in zip(OneDevice(first).run(chunks), many_devices.run(chunks), strict=True):
+        assert one[0] == other[0]
+        assert np.array_equal(one[1], other[1])
+
+
+SIGNALS = [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
+
+
+@pytest.mark.parametrize("sign", SIGNALS)
+def test_real_process_that_is_ended_goes_on(model, source, tmp_path, sign):
+    out, journal = tmp_path / "out", tmp_path / "out" / "progress.jsonl"
+    more = ["--shard-rows", "2"]
+    command = [sys.executable, "-m", "fusion.encode", *flags(model, source, out, *more)]
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+    while process.poll() is None and not (journal.exists() and journal.stat().st_size > 1000):
+        time.sleep(0.005)
+    process.send_signal(sign)
+    _, words = process.communicate()
+    assert process.returncode == (130 if sign == signal.SIGINT else -sign)
+    assert "Traceback" not in words
+    assert 0 < len(list(out.glob("part-*.parquet"))) < 25
+    assert not (out / "manifest.json").exists()
+    assert encode.main(flags(model, source, out, *more, "--resume")) == 0
+    assert encode.main(flags(model, source, tmp_path / "calm", *more)) == 0
+    assert content(out) == content(tmp_path / "calm")
+
+
+def test_rejects_are_counted_and_strict_stops(model, tmp_path, capsys):
+    path = tmp_path / "a.txt"
+    path.write_bytes(b"the cat\n\n\xff\nthe dog\n")
+    assert encode.main(flags(model, path, tmp_path / "out")) == 0
+    assert "rejected: 2 (" in capsys.readouterr().out
+    assert encode.main(flags(model, path, tmp_path / "strict", "--strict")) == 1
+    assert "error: a.txt:2: empty; repair the row" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("more", "code", "words"),
+    [
+        (["--truncate-dim", "0"], 2, "truncate-dim must be at least 1, got 0"),
+        (["--truncate-dim", "999"], 1, "truncate_dim must be from 1 to 24, got 999"),
+        (["--batch-size", "0"], 2, "batch-size must be at least 1, got 0"),
+        (["--shard-rows", "0"], 2, "shard-rows must be at least 1, got 0"),
+        (["--text-fields", ","], 2, "text-fields is empty"),
+        (["--input", "nothing.txt"], 1, "--input nothing.txt: no such file"),
+        (["--resume", "--overwrite"], 2, "use one of them"),
+    ],
+)
+def test_mistakes_are_one_line_and_leave_nothing(
+    model, source, tmp_path, capsys, more, code, words
+):
+    assert encode.main(flags(model, source, tmp_path / "out", *more)) == code
+    [line] = [x for x in capsys.readouterr().err.splitlines() if "error:" in x]
+    assert words in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_missing_pyarrow_names_the_extra():
+    code = "import sys; sys.modules['pyarrow'] = None; import fusion.bulk.arrow"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert "ImportError: " in done.stderr
+    assert "pip install 'fusion-embeddings[bulk]'" in done.stderr
