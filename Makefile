@@ -9,7 +9,7 @@ DEMO := runs/demo
 
 $(READY): pyproject.toml constraints-cpu.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints-cpu.txt --editable '.[embedded,dev]'
+	$(BIN)/pip install --quiet --constraint constraints-cpu.txt --editable '.[embedded,bulk,clients,dev]'
 	touch $(READY)
 
 demo: $(READY)  ## Train on docstrings with two real encoders, evaluate, print the table
