@@ -70,6 +70,11 @@ class Setting:
     heads: Path | None
     """Folder in which trained heads are kept for another measurement; None keeps none."""
 
+    @property
+    def ours(self) -> str:
+        """Our recipe: the default, or the one for the documents that will be searched."""
+        return "corpus" if self.name == "own" else "fusion"
+
     def trained(self, recipe: str, seed: int) -> TrainConfig:
         """How a head is trained."""
         changes = {"epochs": PAPER_EPOCHS} if recipe == "paper" else {}
@@ -177,7 +182,7 @@ def float_spaces(setting: Setting, texts: Texts, heads: Heads) -> Iterator[Space
     for compressor in (FirstK(), PCA()):
         yield _space(compressor.name, compressor.fit(texts.fitted_on), queries, documents)
     for seed in setting.seeds:
-        for recipe in ("paper", "fusion"):
+        for recipe in ("paper", setting.ours):
             head = heads.get(recipe, texts, seed)
             yield replace(_space(f"head:{recipe}", head, queries, documents), seed=seed)
 
@@ -203,7 +208,7 @@ def coded_rows(
         decoded = book.decode(book.encode(documents))  # (c, d)
         both = book.decode(book.encode(queries))  # (q, d)
         spaces = [
-            Space(f"head:fusion, {side}", asked, decoded, seed, dims=(way.dim,))
+            Space(f"head, {side}", asked, decoded, seed, dims=(way.dim,))
             for side, asked in (("documents coded", queries[:, : way.dim]), ("both coded", both))
         ]
         rows += [
@@ -243,21 +248,24 @@ def run(setting: Setting) -> dict[str, Any]:
         for split in texts.splits
         if split != "test"
         for row in coded_rows(
-            texts, split, heads.get("fusion", texts, first), budgets(width), first
+            texts, split, heads.get(setting.ours, texts, first), budgets(width), first
         )
     ]
     chosen = choose(tried, width)
     log.info("codes: %s", chosen)
     for texts in every:
         for seed in setting.seeds:
-            rows += coded_rows(texts, "test", heads.get("fusion", texts, seed), chosen, seed)
+            rows += coded_rows(texts, "test", heads.get(setting.ours, texts, seed), chosen, seed)
     rows += mean_rows(rows)
     return {
         "setting": setting.name,
+        "ours": setting.ours,
         "encoders": list(ENCODERS),
         "weights": list(WEIGHTS),
         "seeds": list(setting.seeds),
-        "recipes": {r: setting.trained(r, setting.seeds[0]).to_dict() for r in ("paper", "fusion")},
+        "recipes": {
+            r: setting.trained(r, setting.seeds[0]).to_dict() for r in ("paper", setting.ours)
+        },
         "training_seconds": heads.seconds,
         "environment": environment(),
         "budgets": [{"limit": w.limit, "dim": w.dim, "precision": w.precision} for w in chosen],

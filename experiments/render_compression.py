@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-OURS, RIVAL = "head:fusion", "pca"
-CODED = {"documents": f"{OURS}, documents coded", "both": f"{OURS}, both coded"}
+RIVAL, PAPER = "pca", "head:paper"
+CODED = {"documents": "head, documents coded", "both": "head, both coded"}
 ASKED_DIMS = (32, 64, 128, 256, 384, 512, 640)
 ASKED = {
     "wikipedia": {
@@ -71,22 +71,27 @@ def _means(report: dict[str, Any], method: str) -> dict[int, np.ndarray]:
     return {dim: np.array(scores) for dim, scores in found.items()}
 
 
+def _ours(report: dict[str, Any]) -> str:
+    return f"head:{report['ours']}"
+
+
 def _concat(report: dict[str, Any]) -> float:
     (scores,) = _means(report, "concat").values()
     return float(scores.mean())
 
 
 def _floats(report: dict[str, Any]) -> list[str]:
-    ours = _means(report, OURS)
+    name = _ours(report)
+    ours = _means(report, name)
     dims = sorted(ours)
     lines = [f"| dims | {' | '.join(map(str, dims))} |", "|---" * (len(dims) + 1) + "|"]
-    for method in ("first-k", RIVAL, "head:paper", OURS):
+    for method in ("first-k", RIVAL, PAPER, name):
         scores = _means(report, method)
         lines.append(_line(method, [f"{scores[dim].mean():.4f}" for dim in dims]))
     lines.append(_line("its range", [f"{ours[d].min():.4f} – {ours[d].max():.4f}" for d in dims]))
-    for name, asked in ASKED[report["setting"]].items():
+    for level, asked in ASKED[report["setting"]].items():
         of_dim = dict(zip(ASKED_DIMS, asked, strict=True))
-        lines.append(_line(name, [_asked(of_dim.get(d), ours[d].mean()) for d in dims]))
+        lines.append(_line(level, [_asked(of_dim.get(d), ours[d].mean()) for d in dims]))
     tests = _tests(report)
     lines.append(_line("against PCA", [f"{tests[d]['difference']:+.4f}" for d in dims]))
     lines.append(_line("95 % interval", [_interval(tests[d]["ci95"]) for d in dims]))
@@ -102,7 +107,7 @@ def _floats(report: dict[str, Any]) -> list[str]:
 
 def _tests(report: dict[str, Any]) -> dict[int, dict[str, Any]]:
     """Our paired tests against PCA, by width."""
-    return {line["dim"]: line for line in report["comparisons"] if line["method"] == OURS}
+    return {line["dim"]: line for line in report["comparisons"] if line["method"] == _ours(report)}
 
 
 def _codes(report: dict[str, Any]) -> list[str]:
@@ -138,7 +143,7 @@ def _reading(report: dict[str, Any]) -> list[str]:
     better = [d for d, t in tests.items() if t["difference"] > 0 and t["p_holm"] < 0.05]
     worse = [d for d, t in tests.items() if t["difference"] < 0 and t["p_holm"] < 0.05]
     open_ = [d for d in tests if d not in better + worse]
-    ours, musts = _means(report, OURS), ASKED[report["setting"]]["must"]
+    ours, musts = _means(report, _ours(report)), ASKED[report["setting"]]["must"]
     missed = [d for d, m in zip(ASKED_DIMS, musts, strict=True) if _short(ours, d, m)]
     said = [
         (better, "Better than PCA beyond chance at {} dims."),
