@@ -1,5 +1,11 @@
 """Fixtures that several test files share."""
 
+import os
+
+# One thread here and in every process that a test starts: sums taken in another order differ in
+# their last bit, and some tests compare bits. Before torch is imported, since it reads it then.
+os.environ["OMP_NUM_THREADS"] = "1"
+
 import pytest
 from tiny_models import build_tiny_bert
 

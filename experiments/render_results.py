@@ -1,0 +1,144 @@
+"""Write results.md, and the tables of README.md, from the JSON that the experiments wrote.
+
+Command:  python experiments/render_results.py [--check]
+Expected: results.md and README.md change only if a JSON in experiments/results did; with --check
+          nothing is written, and the exit code is 1 if something would change.
+
+A section whose JSON is not there says that it was not run. No number is typed by hand.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import render_checks
+import render_compression
+import render_headline
+import render_paper
+import render_topk
+import render_training
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+ROOT = HERE.parent
+
+
+@dataclass(frozen=True)
+class Section:
+    """One part of results.md."""
+
+    title: str
+    command: str
+    """What anyone can repeat."""
+    file: str
+    """The JSON in experiments/results."""
+    render: Callable[[Path], str]
+
+
+SECTIONS = (
+    Section(
+        "Small vectors: fitted on each corpus's own documents",
+        "python experiments/compression.py --setting own",
+        "compression_own.json",
+        lambda path: render_compression.render([path]),
+    ),
+    Section(
+        "Small vectors: fitted on Wikipedia",
+        "python experiments/compression.py --setting wikipedia",
+        "compression_wikipedia.json",
+        lambda path: render_compression.render([path]),
+    ),
+    Section(
+        "The paper's tables",
+        "python experiments/paper_tables.py --table NAME",
+        "paper_encoders.json",
+        lambda path: render_paper.render(path.parent),
+    ),
+    Section(
+        "Known figures on real data",
+        "python experiments/check_real_data.py --output experiments/results/check_real_data.json",
+        "check_real_data.json",
+        render_checks.render_known_figures,
+    ),
+    Section(
+        "Our metrics against pytrec_eval, beir and mteb",
+        "python experiments/check_metrics.py",
+        "check_metrics.json",
+        render_checks.render_metrics,
+    ),
+    Section(
+        "Encoders in bfloat16",
+        "python experiments/encoder_dtype.py",
+        "encoder_dtype.json",
+        render_checks.render_dtype,
+    ),
+    Section(
+        "A training step",
+        "python experiments/benchmark_training.py",
+        "training_cpu.json",
+        render_training.render,
+    ),
+    Section(
+        "Nested cosine top-k",
+        "python experiments/benchmark_topk.py",
+        "benchmark_topk.json",
+        render_topk.render,
+    ),
+)
+INTRODUCTION = """# Results
+
+Rendered from the JSON files in `experiments/results` by `python experiments/render_results.py`; no
+number here was typed by hand. Each section names the command that wrote its JSON. Real data is read
+through `FUSION_DATA` (see README). No GPU was at hand: everything was measured on CPUs.
+"""
+
+
+def results() -> str:
+    """The text of results.md."""
+    parts = [INTRODUCTION]
+    for section in SECTIONS:
+        path = RESULTS / section.file
+        body = section.render(path) if path.is_file() else "Not run yet."
+        parts.append(f"## {section.title}\n\n`{section.command}`\n\n{body.strip()}\n")
+    return "\n".join(parts)
+
+
+def readme(text: str) -> str:
+    """README with the blocks between its markers rendered anew."""
+    blocks: dict[str, Callable[[], str]] = {
+        "headline": lambda: render_headline.table(RESULTS / "compression_own.json"),
+        "dtype": lambda: render_checks.render_dtype(RESULTS / "encoder_dtype.json"),
+    }
+    for name, render in blocks.items():
+        pattern = rf"(<!-- {name}: rendered -->\n).*?(<!-- end -->)"
+        body = render().strip()
+        text = re.sub(pattern, rf"\g<1>{body}\n\g<2>", text, flags=re.DOTALL)
+    return text
+
+
+def main() -> int:
+    """Write, or check."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--check", action="store_true", help="write nothing, exit 1 if stale")
+    check = parser.parse_args().check
+    stale = []
+    readme_path = ROOT / "README.md"
+    for path, text in (
+        (ROOT / "results.md", results()),
+        (readme_path, readme(readme_path.read_text(encoding="utf-8"))),
+    ):
+        if not path.is_file() or path.read_text(encoding="utf-8") != text:
+            stale.append(path.name)
+            if not check:
+                path.write_text(text, encoding="utf-8")
+    if not check:
+        render_headline.figure(RESULTS / "compression_own.json", RESULTS / "own_corpus.png")
+    print(f"{'stale' if check else 'written'}: {', '.join(stale) or 'nothing'}")
+    return int(check and bool(stale))
+
+
+if __name__ == "__main__":
+    sys.exit(main())
