@@ -1,14 +1,16 @@
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import Dense
+from sentence_transformers.base.modules import Dense, Normalize
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from tiny_runs import DIMS, TEXTS, build_tiny_run, expected, many
 
 from fusion.model.folder import build_model, export, load
-from fusion.model.modeling_fusion import FusedHead, SharedTokens
+from fusion.model.modeling_fusion import FusedEncoder, FusedHead, SharedTokens
 
 
 @pytest.fixture(scope="module")
@@ -202,6 +204,21 @@ def test_half_checkpoints_are_computed_in_float32(folder, tmp_path):
     for options in ({}, {"model_kwargs": {"dtype": "auto"}}):
         again = load(tmp_path / "half", device="cpu", **options)
         assert again[0].encoders[0].dtype == torch.float32
+
+
+def test_static_embeddings_follow_the_dtype_too(model, tmp_path):
+    static = StaticEmbedding(model[0].encoders[4].tokenizer, embedding_dim=4)
+    encoders = [model[0].encoders[0], SentenceTransformer(modules=[static], device="cpu")]
+    entry = model[0].settings.encoders[0]
+    entries = (entry, replace(entry, name="static", path="encoders/static", dim=4))
+    settings = replace(model[0].settings, encoders=entries, dims=(12,), files={})
+    modules = [FusedEncoder(settings, encoders, {"norms": np.ones(12, np.float32)}), Normalize()]
+    SentenceTransformer(modules=modules, device="cpu").save_pretrained(str(tmp_path / "saved"))
+    low = load(tmp_path / "saved", device="cpu", model_kwargs={"dtype": "bfloat16"})
+    assert [encoder.dtype for encoder in low[0].encoders] == [torch.bfloat16] * 2
+    assert "offsets.1" in low.preprocess(TEXTS)  # no padding, no mask, and no shared tokens
+    assert low.encode(TEXTS).shape == (len(TEXTS), 12)
+    assert load(tmp_path / "saved", device="cpu")[0].encoders[1].dtype == torch.float32
 
 
 def test_truncated_vectors_are_unit_norm_at_load_and_at_call(folder, model):
