@@ -41,10 +41,10 @@ class Section:
 
 
 NOTE = (
-    "Settings were picked on NFCorpus dev and train and SciFact train. But test tables had been seen "
-    "before the last changes to the recipes (`keep_start`, and the learning rate of `corpus`), so "
-    "these scores may be a little too good. The heads were trained before the run that measured "
-    "them, so the commit is that of the measurement."
+    "Settings were picked on NFCorpus dev and train and SciFact train. But test tables had been "
+    "seen before the last changes to the recipes (`keep_start`, and the learning rate of "
+    "`corpus`), so these scores may be a little too good. The heads were trained before the run "
+    "that measured them, so the commit is that of the measurement."
 )
 SECTIONS = (
     Section(
