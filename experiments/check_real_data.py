@@ -2,7 +2,7 @@
 
 Command:  FUSION_DATA=... python experiments/check_real_data.py [--output FOLDER]
 Hardware: 2 CPU cores, 20 minutes with an empty store, one minute with a filled one.
-Expected: every line says ok; exit code 1 otherwise.
+Expected: every line says ok, but for one known miss; exit code 1 if a line says FAILED.
 
 The figures of all-MiniLM-L6-v2 are the published ones (model card, mteb); those of the concat were
 measured before with other code. Nothing is fitted on the test data: the runs hold Wikipedia text.
@@ -26,7 +26,7 @@ SETTINGS = {  # name -> flags, then what has to come out, by data set and method
             ("arguana", "encoder:minilm"): (0.5017, TOLERANCE),
             ("scifact", "concat"): (0.6591, TOLERANCE),
             ("nfcorpus", "concat"): (0.3092, TOLERANCE),
-            ("arguana", "concat"): (0.5137, 0.0025),  # 0.5137 was measured in bfloat16
+            ("arguana", "concat"): (0.5137, TOLERANCE),
         },
     ),
     "weights 1,0.5": (
@@ -43,6 +43,12 @@ SETTINGS = {  # name -> flags, then what has to come out, by data set and method
         {("scifact", "concat"): (0.6699, TOLERANCE)},
     ),
 }
+
+# What was asked and is not met, with what we get instead: such a line says "missed", and fails only
+# if our own figure moves. 0.5137 was measured with bfloat16 encoders (we get 0.5126 with those, see
+# encoder_dtype.py); pytrec_eval, beir and mteb agree with our 0.5117 in float32 (check_metrics.py).
+KNOWN_MISSES = {("weights 1,1", "arguana", "concat"): 0.5117}
+STEADY = 0.0005
 
 
 def measure(flags: list[str], folder: Path) -> dict[tuple[str, str], float]:
@@ -72,21 +78,25 @@ def main() -> int:
             found = measure(flags, Path(folder))
         for (data, method), (asked, tolerance) in expected.items():
             score = found[data, method]
+            known = KNOWN_MISSES.get((name, data, method))
             ok = abs(score - asked) <= tolerance
             lines.append(
                 {"setting": name, "data": data, "method": method, "asked": asked}
                 | {"tolerance": tolerance, "measured": score, "ok": ok}
+                | {"known_miss": not ok and known is not None and abs(score - known) <= STEADY}
             )
     for line in lines:
-        verdict = "ok    " if line["ok"] else "FAILED"
+        verdict = "ok    " if line["ok"] else "missed" if line["known_miss"] else "FAILED"
         print(
             f"{verdict} {line['setting']:14} {line['data']:9} {line['method']:15} asked "
             f"{line['asked']:.4f} ± {line['tolerance']:.4f}, measured {line['measured']:.4f}"
         )
     if output is not None:
         output.write_text(json.dumps(lines, indent=2) + "\n", encoding="utf-8")
-    failed = sum(not line["ok"] for line in lines)
-    print(f"{len(lines) - failed} passed, {failed} failed")
+    missed = sum(line["known_miss"] for line in lines)
+    failed = sum(not line["ok"] for line in lines) - missed
+    print(f"{missed} known misses")
+    print(f"{len(lines) - failed - missed} passed, {failed} failed")
     return min(failed, 1)
 
 
