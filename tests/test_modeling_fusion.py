@@ -168,6 +168,13 @@ def test_splicing_is_refused_where_it_gives_other_tokens(model, monkeypatch):
     assert group.agrees(["", "", "", ""]) is False
 
 
+def test_a_prompt_that_runs_into_the_text_is_not_spliced(model):
+    first, second, *_ = model[0].settings.encoders
+    entries = (first, replace(second, query_prompt="dog"))
+    settings = replace(model[0].settings, encoders=entries)
+    assert SharedTokens.find(list(model[0].encoders[:2]), settings) == []
+
+
 def test_excluded_prompts_keep_an_encoder_out_of_the_shared_tokens(model):
     model[0].encoders[0][1].include_prompt = False
     (group,) = SharedTokens.find(list(model[0].encoders), model[0].settings)
