@@ -14,7 +14,7 @@ $(READY): pyproject.toml constraints-cpu.txt
 
 demo: $(READY)  ## Train on docstrings with two real encoders, evaluate, print the table
 	$(BIN)/python -m fusion.train --encoders minilm,wordllama --weights auto --texts pydocs \
-		--max-texts 4000 --output $(DEMO) --overwrite
+		--max-texts 3000 --output $(DEMO) --overwrite
 	$(BIN)/python -m fusion.evaluate $(DEMO) --data pydocs --output $(DEMO)-results --overwrite
 
 test: $(READY)  ## The whole offline test suite
