@@ -2,12 +2,12 @@
 
     FUSION_DATA=... python experiments/benchmark_encode.py --model MODEL --texts wikipedia-100k
 
-Hardware: a Linux machine's CPU, otherwise idle; minutes. MODEL is what ``fusion.export`` made of minilm and
-wordllama. A second case puts four copies of the model's first encoder side by side, with the four
-prompts of the paper's encoders: one vocabulary, so that texts are tokenised once.
+Hardware: a Linux machine's CPU, otherwise idle; minutes. MODEL is what ``fusion.export`` made of
+minilm and wordllama. A second case puts four copies of the model's first encoder side by side, with
+the four prompts of the paper's encoders: one vocabulary, so that texts are tokenised once.
 
-To expect: a ratio of at most 1.0 in both cases (time of the fused model over the sum of the
-encoders'), clearly below for short texts and one vocabulary, where tokenising is a larger part.
+To expect: a ratio (time of the fused model over the sum of the encoders') of 1.0, within the noise
+of the machine; a little below with one vocabulary. Tokenising is a small part on a CPU.
 
 Writes experiments/results/benchmark_encode.json: texts a second, ratio, peak memory of a process
 that loads and encodes, and the time to load.
