@@ -27,6 +27,8 @@ from fusion.inputs.texts import Texts, load_texts, pseudo_queries
 from fusion.space.blocks import Blocks, Normalization
 from fusion.space.compressor import FittedCompressor
 from fusion.space.compressors import PCA, load_compressor
+from fusion.space.distributed import is_first
+from fusion.space.plan import WHERE
 from fusion.space.recipe import TrainConfig, check_dims
 
 logger = logging.getLogger(__name__)
@@ -144,12 +146,14 @@ def train(config: RunConfig, folder: Path, *, overwrite: bool = False, resume: b
     """Embed, fuse, fit and save: everything of ``python -m fusion.train``.
 
     Nothing is written to ``folder`` before encoders, texts, weights and dims are known to be good.
+    Of several processes all read and compute, and only the first writes.
 
     Raises:
         FusionError: Something cannot be had or read, or the folder is there already.
         ValueError: A value that cannot be.
     """
-    check_folder(folder, overwrite, resume)
+    if is_first(config.train):
+        check_folder(folder, overwrite, resume)
     encoders = load_encoders(config)
     blocks = Blocks(
         config.encoders,
@@ -170,7 +174,25 @@ def train(config: RunConfig, folder: Path, *, overwrite: bool = False, resume: b
 def _fit(config: RunConfig, blocks: Blocks, fused: np.ndarray, folder: Path, resume: bool) -> Run:
     from fusion.space.training import fit_head  # lightning takes seconds to import
 
-    plain = config.to_dict() | {"blocks": blocks.to_dict()}
+    first = is_first(config.train)
+    if first:
+        _begin(folder, config.to_dict() | {"blocks": blocks.to_dict()}, resume)
+    pca = PCA().fit(fused)
+    if first:
+        pca.save(folder / "pca.safetensors")
+    head = fit_head(fused, config.train, config.dims, folder=folder, resume=resume)
+    run = Run(config, blocks, {"pca": pca, "head": head}, _sample(fused), describe_environment())
+    if first:
+        head.save(folder / "head.safetensors")
+        _write_calibration(folder, run.calibration)
+        # Last, and whole or not at all: it says that the run is finished.
+        partial = folder / f"{ENVIRONMENT}.partial"
+        partial.write_text(json.dumps(run.environment, indent=2) + "\n", encoding="utf-8")
+        partial.replace(folder / ENVIRONMENT)
+    return run
+
+
+def _begin(folder: Path, plain: dict[str, Any], resume: bool) -> None:
     written = yaml.safe_dump(plain, sort_keys=False)
     if resume and (folder / CONFIG).is_file():
         _check_same(folder, written)
@@ -178,18 +200,6 @@ def _fit(config: RunConfig, blocks: Blocks, fused: np.ndarray, folder: Path, res
         shutil.rmtree(folder)
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).write_text(written, encoding="utf-8")
-    pca = PCA().fit(fused)
-    pca.save(folder / "pca.safetensors")
-    head = fit_head(fused, config.train, config.dims, folder=folder, resume=resume)
-    head.save(folder / "head.safetensors")
-    calibration = _sample(fused)
-    _write_calibration(folder, calibration)
-    environment = describe_environment()
-    # Last, and whole or not at all: it says that the run is finished.
-    partial = folder / f"{ENVIRONMENT}.partial"
-    partial.write_text(json.dumps(environment, indent=2) + "\n", encoding="utf-8")
-    partial.replace(folder / ENVIRONMENT)
-    return Run(config, blocks, {"pca": pca, "head": head}, calibration, environment)
 
 
 def check_folder(folder: Path, overwrite: bool = False, resume: bool = False) -> None:
@@ -316,6 +326,8 @@ def _read_calibration(folder: Path) -> np.ndarray:
 def _check_same(folder: Path, written: str) -> None:
     before = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
     now = yaml.safe_load(written)
+    for plain in (before, now):  # it may go on on other devices
+        plain["train"] = {k: v for k, v in plain["train"].items() if k not in WHERE}
     changed = [key for key in now if before.get(key) != now[key]]
     if changed:
         raise FusionError(

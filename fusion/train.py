@@ -1,6 +1,7 @@
 """``python -m fusion.train``: fit one nested space on the embeddings of several encoders."""
 
 import argparse
+import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -69,6 +70,7 @@ def train(options: dict[str, Any]) -> None:
     from fusion.measure.report import loss_figure
     from fusion.run import RunConfig
     from fusion.run import train as train_run
+    from fusion.space.distributed import is_first
 
     folder = options.pop("output")
     resume, overwrite = options.pop("resume", False), options.pop("overwrite", False)
@@ -81,6 +83,10 @@ def train(options: dict[str, Any]) -> None:
         before.pop("steps", None)  # they oust each other
     settings = {key: value for key, value in before.items() if key != "recipe"} | changes
     config = RunConfig(**options, train=_train_config(recipe, settings))
+    if not is_first(config.train):  # one process writes and talks for all
+        logging.getLogger("fusion").setLevel(logging.ERROR)
+        train_run(config, folder, resume=resume)
+        return
     say(yaml.safe_dump(config.to_dict(), sort_keys=False).rstrip())
     run = train_run(config, folder, overwrite=overwrite, resume=resume)
     loss_figure(folder / "metrics.csv", folder / "curves.png")

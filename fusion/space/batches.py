@@ -37,15 +37,17 @@ class Rows:
 class Batches:
     """Shuffled batches of indices; epoch e of a seed has the same batches in every run.
 
-    With several processes each takes every ``world``-th batch. The rest that fills no batch is
-    left out of an epoch: a short batch would compare its texts with fewer others.
+    Several processes share each batch out: the batches themselves do not depend on their number.
+    The rest that fills no batch is left out of an epoch: a short batch would compare its texts with
+    fewer others.
     """
 
     indices: Tensor
     """Int64 ``[n]``, the texts to draw from."""
     batch_size: int
+    """Of all processes together."""
     steps: int
-    """Batches of an epoch, for each process; ``len`` of the whole."""
+    """Batches of an epoch; ``len`` of the whole."""
     seed: int
     epoch: Callable[[], int]
     """Tells the epoch that is about to begin."""
@@ -59,9 +61,10 @@ class Batches:
         generator = torch.Generator().manual_seed(1_000_003 * self.seed + self.epoch())
         order = self.indices[torch.randperm(len(self.indices), generator=generator)]  # (n,)
         for step in range(self.steps):
-            start = (step * self.world + self.rank) * self.batch_size
+            start = step * self.batch_size
             # Sorted, because a memory-mapped file is read faster in its own order.
-            yield order[start : start + self.batch_size].sort().values  # (b,)
+            batch = order[start : start + self.batch_size].sort().values  # (b,)
+            yield batch[self.rank :: self.world]
 
 
 def split(n: int, held_back: float, seed: int) -> tuple[Tensor, Tensor]:

@@ -13,6 +13,8 @@ from fusion.errors import FusionError
 from fusion.space.batches import split
 from fusion.space.recipe import TrainConfig
 
+WHERE = ("device", "devices", "nodes", "strategy")
+"""Settings of where a training runs: it may move to other machines and go on there."""
 _VALIDATIONS = 25  # about so many in a run given in steps, whose epochs may be very short
 
 
@@ -26,6 +28,7 @@ class Plan:
     train: Tensor
     held: Tensor
     batch_size: int
+    devices: int
     world: int
     epoch_steps: int
     epochs: int
@@ -39,7 +42,7 @@ class Plan:
         digest = hashlib.blake2b(sample.tobytes(), digest_size=8).hexdigest()
         shape = list(self.embeddings.shape)
         settings = self.config.to_dict()
-        for where in ("device", "strategy"):  # a training may move to another machine
+        for where in WHERE:
             del settings[where]
         return {**settings, "dims": list(self.dims), "embeddings": [*shape, digest]}
 
@@ -51,13 +54,19 @@ def make_plan(embeddings: np.ndarray, config: TrainConfig, dims: tuple[int, ...]
         ValueError: too few texts.
     """
     train, held = split(len(embeddings), config.validation, config.seed)
-    world = _device_count(config) * config.nodes
-    batch_size = min(config.batch_size, len(train) // world)
-    if batch_size < 2:
+    devices = _device_count(config)
+    world = devices * config.nodes
+    batch_size = min(config.batch_size, len(train))
+    if len(train) < 2 * world:
         raise ValueError(
             f"{len(embeddings)} texts are too few to train on: at least {2 + 2 * world} are needed"
         )
-    epoch_steps = len(train) // (batch_size * world)
+    if batch_size < 2 * world:
+        raise ValueError(
+            f"batch_size {batch_size} is too small to share out over {world} devices: at least "
+            f"{2 * world} are needed"
+        )
+    epoch_steps = len(train) // batch_size
     epochs, every = config.epochs, 1
     if epochs is None:
         assert config.steps is not None  # TrainConfig has either
@@ -66,7 +75,17 @@ def make_plan(embeddings: np.ndarray, config: TrainConfig, dims: tuple[int, ...]
         every = math.ceil(epochs / _VALIDATIONS)
         epochs = math.ceil(epochs / every) * every  # the last epoch is validated too
     return Plan(
-        embeddings, config, dims, train, held, batch_size, world, epoch_steps, epochs, every
+        embeddings,
+        config,
+        dims,
+        train,
+        held,
+        batch_size,
+        devices,
+        world,
+        epoch_steps,
+        epochs,
+        every,
     )
 
 

@@ -95,7 +95,7 @@ class TrainConfig:
     steps: int | None = 300
     """About so many batches in all, however many texts there are; give this or ``epochs``."""
     batch_size: int = 512
-    """Texts that are compared with one another; for each device."""
+    """Texts that are compared with one another; several devices share them out."""
     lr: float = 3e-3
     """Learning rate of AdamW at its highest."""
     adam_eps: float = 1e-3

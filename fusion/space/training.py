@@ -6,7 +6,6 @@ import math
 import shutil
 import sys
 import tempfile
-import time
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
@@ -23,6 +22,7 @@ from torch import Tensor
 from fusion.errors import FusionError
 from fusion.space.batches import Batches, HeldBack, Rows
 from fusion.space.compressors import PCA, HeadCompressor
+from fusion.space.distributed import gather_rows, is_first
 from fusion.space.head import FusionHead
 from fusion.space.losses import LOSSES, NeighbourKL
 from fusion.space.plan import Plan, accelerator, make_plan
@@ -66,13 +66,14 @@ def fit_head(
 
 def _train(plan: Plan, folder: Path, resume: bool) -> HeadCompressor:
     config, checkpoints = plan.config, folder / "checkpoints"
-    last_path = checkpoints / "last.ckpt"
-    if not resume:
+    best_path, last_path = checkpoints / "best.ckpt", checkpoints / "last.ckpt"
+    first = is_first(config)
+    if first and not resume:
         shutil.rmtree(checkpoints, ignore_errors=True)
     # The best weights and the place to go on from are two things, and two explicit callbacks.
     best = ModelCheckpoint(
         dirpath=checkpoints,
-        filename="best",
+        filename=best_path.stem,
         monitor="val/loss",
         mode="min",
         save_weights_only=True,
@@ -82,7 +83,7 @@ def _train(plan: Plan, folder: Path, resume: bool) -> HeadCompressor:
     )
     last = ModelCheckpoint(
         dirpath=checkpoints,
-        filename="last",
+        filename=last_path.stem,
         save_on_train_epoch_end=True,
         every_n_epochs=plan.validate_every,
         enable_version_counter=False,
@@ -95,12 +96,18 @@ def _train(plan: Plan, folder: Path, resume: bool) -> HeadCompressor:
             )
         )
     training = _Training(plan)
+    kind = accelerator(config)
+    if first and plan.world > 1 and kind == "cpu" and training.head.config.batch_norm:
+        _log.warning(
+            "BatchNorm: each process on a CPU takes statistics of its own share of a batch"
+        )
     with _quiet():
         trainer = lightning.Trainer(
-            accelerator=accelerator(config),
-            devices=config.devices,
+            accelerator=kind,
+            devices=plan.devices,
             num_nodes=config.nodes,
             strategy=config.strategy,
+            sync_batchnorm=plan.world > 1 and kind == "cuda",
             precision="32-true" if config.precision == "32" else "bf16-mixed",
             max_epochs=plan.epochs,
             check_val_every_n_epoch=plan.validate_every,
@@ -115,18 +122,29 @@ def _train(plan: Plan, folder: Path, resume: bool) -> HeadCompressor:
         start = str(last_path) if resume and last_path.exists() else None
         with _interruptible(trainer):
             trainer.fit(training, ckpt_path=start, weights_only=True)
-    score = best.best_model_score
-    _log.info("best of %d epochs: val/loss %.6g", trainer.current_epoch, score)
-    state = torch.load(best.best_model_path, map_location="cpu", weights_only=True)["state_dict"]
-    head = training.head.cpu()
-    head.load_state_dict({k.removeprefix("head."): v for k, v in state.items()})
-    if config.keep_start:
-        with torch.no_grad():
-            head.linear.weight.lerp_(training.start, config.keep_start)
-    trainer.strategy.barrier()  # nobody removes what another process still reads
-    if trainer.is_global_zero:
+    if first and best.best_model_score is not None:  # forked processes keep it to themselves
+        _log.info("best of %d epochs: val/loss %.6g", plan.epochs, best.best_model_score)
+    head = _best_head(training, trainer.strategy.broadcast(_read(best_path) if first else None))
+    if first:
+        last_path.unlink(missing_ok=True)  # first: it can be gone on with only beside the best
         shutil.rmtree(checkpoints)
     return HeadCompressor(plan.dims, config, head)
+
+
+def _read(path: Path) -> dict[str, Tensor]:
+    state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    return {key.removeprefix("head."): value for key, value in state.items()}
+
+
+def _best_head(training: "_Training", state: dict[str, Tensor]) -> FusionHead:
+    # A new one: Lightning leaves BatchNorm of another class behind where it was synchronised.
+    with torch.random.fork_rng():
+        head = FusionHead(training.head.config)
+    head.load_state_dict(state)
+    if share := training.plan.config.keep_start:
+        with torch.no_grad():
+            head.linear.weight.lerp_(training.start.cpu(), share)
+    return head
 
 
 class _Training(lightning.LightningModule):
@@ -163,17 +181,20 @@ class _Training(lightning.LightningModule):
         """Lay the embeddings down where the batches are wanted."""
         self.rows = Rows(self.plan.embeddings, self.device)
 
-    def _loss(self, indices: Tensor) -> Tensor:
+    def _loss(self, indices: Tensor, total: int = 0) -> Tensor:
+        """The loss of a batch of ``total`` texts, this process's share; 0: of these texts alone."""
         embeddings = self.rows[indices]  # (b, D)
+        student = self.head(embeddings)  # (b, d)
         teacher = embeddings if self.teacher is None else embeddings @ self.teacher  # (b, D)
-        return self.loss(self.head(embeddings), teacher, self.plan.dims)
+        if total:
+            student, teacher = gather_rows(student, total), gather_rows(teacher, total)
+        return self.loss(student, teacher, self.plan.dims)
 
     def training_step(self, batch: Tensor, _: int) -> Tensor:
-        """The loss of one batch of indices."""
-        loss = self._loss(batch)
-        self.log(
-            "train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=len(batch)
-        )
+        """The loss of one batch, of whose indices this process has its share."""
+        total = self.plan.batch_size
+        loss = self._loss(batch, total)
+        self.log("train/loss", loss, on_step=False, on_epoch=True, prog_bar=True, batch_size=total)
         return loss
 
     def validation_step(self, batch: Tensor, _: int) -> None:
@@ -187,7 +208,7 @@ class _Training(lightning.LightningModule):
         self.log("val/loss", loss, prog_bar=True, batch_size=len(batch), sync_dist=True)
 
     def train_dataloader(self) -> Batches:
-        """Batches of indices, the share of this process."""
+        """Batches of indices, of each the share of this process."""
         plan, trainer = self.plan, self.trainer
         return Batches(
             plan.train,
@@ -211,7 +232,7 @@ class _Training(lightning.LightningModule):
             lr=config.lr,
             eps=config.adam_eps,
             weight_decay=config.weight_decay,
-            fused=True,
+            fused=config.precision == "32",  # else Lightning refuses to clip gradients
         )
         schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, self._lr_factor)
         return {
@@ -258,7 +279,6 @@ class _Metrics(Callback):
     def __init__(self, path: Path) -> None:
         self._path = path
         self._rows: list[dict[str, Any]] = []
-        self._began = time.monotonic()
 
     def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:  # noqa: ANN401
         """Keep the lines of the epochs that are not trained again."""
@@ -278,7 +298,6 @@ class _Metrics(Callback):
                 "lr": f"{trainer.optimizers[0].param_groups[0]['lr']:.6g}",
                 "train/loss": losses["train/loss"],
                 "val/loss": losses["val/loss"] if validated else "",
-                "seconds": f"{time.monotonic() - self._began:.3f}",
             }
         )
         if trainer.is_global_zero:
@@ -294,15 +313,17 @@ class _Metrics(Callback):
 @contextmanager
 def _quiet() -> Iterator[None]:
     """Lightning's notes about hardware and data loaders are not for the person who trains."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", module="lightning")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 @contextmanager
