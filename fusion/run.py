@@ -10,6 +10,7 @@ import logging
 import os
 import platform
 import shutil
+import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from importlib.metadata import PackageNotFoundError, version
@@ -38,6 +39,7 @@ DEFAULT_DIMS = (32, 64, 128, 256, 384, 512, 768, 1024)
 CALIBRATION_ROWS = 4096  # more do not move the levels of a code
 AUTO_PAIRS = 3000  # pseudo-queries that weights are chosen on
 AUTO = "auto"
+IN_MEMORY = 2**30  # bytes of fused embeddings; more are memory-mapped
 
 
 @dataclass(frozen=True)
@@ -233,8 +235,31 @@ def fuse(
     store: Store,
     ids: Sequence[str] | None = None,
 ) -> np.ndarray:
-    """Embed texts with every encoder (through the store) and fuse them: float32 [n, D]."""
-    return blocks.transform([store.embed(encoder, texts, role, ids) for encoder in encoders])
+    """Embed texts with every encoder (through the store) and fuse them: float32 [n, D].
+
+    Large ones lie in a memory-mapped file without a name, which goes when this process does.
+
+    Raises:
+        FusionError: The store's disk has no room for that file.
+    """
+    stored = [store.open(encoder, texts, role, ids) for encoder in encoders]
+    shape = (len(texts), blocks.width)
+    room = None if 4 * shape[0] * shape[1] <= IN_MEMORY else _map_room(store.root, shape)
+    return blocks.transform(stored, room)
+
+
+def _map_room(folder: Path, shape: tuple[int, int]) -> np.ndarray:
+    size = 4 * shape[0] * shape[1]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder) as file:
+            os.posix_fallocate(file.fileno(), 0, size)  # else a full disk would be a bus error
+            return np.memmap(file, np.float32, "r+", shape=shape)
+    except OSError as error:
+        raise FusionError(
+            f"{folder} has no room for {size / 2**30:.1f} GiB of fused embeddings "
+            f"({error.strerror}); make room, set FUSION_CACHE or give --max-texts"
+        ) from error
 
 
 def default_dims(width: int) -> tuple[int, ...]:

@@ -9,7 +9,8 @@ import pytest
 from fusion.errors import FusionError
 from fusion.inputs import store as store_module
 from fusion.inputs.catalogue import Role
-from fusion.inputs.store import Store, check_embeddings, default_root
+from fusion.inputs.store import Store, default_root
+from fusion.inputs.stored import check_embeddings
 
 
 class Counter:

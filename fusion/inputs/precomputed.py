@@ -6,6 +6,7 @@ named ``query`` and one named ``document`` where the two sides were embedded dif
 """
 
 import hashlib
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,8 +15,10 @@ import numpy as np
 
 from fusion.errors import FusionError
 from fusion.inputs.catalogue import Role
+from fusion.inputs.jsonl import read_lines
 
 SUFFIXES = (".npy", ".safetensors")
+DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
 
 
 @dataclass(frozen=True)
@@ -50,8 +53,9 @@ class PrecomputedEncoder:
         if len(widths) > 1:
             raise FusionError(f"{name}: queries and documents have different widths {widths}")
         digest = hashlib.sha256()
-        for table in tables.values():
-            digest.update(hashlib.sha256(table.path.read_bytes()).digest())
+        for path in dict.fromkeys(table.path for table in tables.values()):
+            with path.open("rb") as file:
+                digest.update(hashlib.file_digest(file, "sha256").digest())
         return cls(name, widths.pop(), {"source": "file", "weights": digest.hexdigest()}, tables)
 
     def encode(
@@ -66,6 +70,17 @@ class PrecomputedEncoder:
         Raises:
             FusionError: No ids were given, or one of them is not in the file.
         """
+        embeddings = self.reader(role, ids)(slice(None))
+        if advance is not None:
+            advance(len(embeddings))
+        return embeddings
+
+    def reader(self, role: Role, ids: Sequence[str] | None) -> Callable[[slice], np.ndarray]:
+        """What gives float32 [rows, dim] for a slice of the ids.
+
+        Raises:
+            FusionError: No ids were given, or one of them is not in the file.
+        """
         table = self.tables[role]
         if ids is None:
             raise FusionError(f"{self.name} holds embeddings by id, and these texts have no ids")
@@ -75,10 +90,8 @@ class PrecomputedEncoder:
                 f"{self.name} has no embedding for {len(missing)} of {len(ids)} ids, "
                 f"the first is {missing[0]!r}"
             )
-        if advance is not None:
-            advance(len(ids))
-        rows = [table.row_of[key] for key in ids]
-        return np.asarray(table.embeddings[rows], dtype=np.float32)
+        places = np.array([table.row_of[key] for key in ids], dtype=np.int64)  # (n,)
+        return lambda rows: np.asarray(table.embeddings[places[rows]], dtype=np.float32)
 
 
 def _find(folder: Path, role: Role) -> Path:
@@ -95,20 +108,46 @@ def _read(path: Path) -> _Table:
     if not ids_path.is_file():
         raise FusionError(f"file:{path} needs its ids, one a line, in {ids_path.name} beside it")
     embeddings = _read_matrix(path)
-    ids = ids_path.read_text(encoding="utf-8").splitlines()
-    if embeddings.ndim != 2 or len(ids) != len(embeddings):
+    if embeddings.ndim != 2 or 0 in embeddings.shape or embeddings.dtype.kind not in "fiu":
         raise FusionError(
-            f"file:{path} has shape {embeddings.shape} and {ids_path.name} has {len(ids)} ids"
+            f"file:{path} holds {embeddings.dtype} of shape {embeddings.shape}, not rows of numbers"
         )
-    return _Table(embeddings, {key: row for row, key in enumerate(ids)}, path)
+    row_of = _read_ids(ids_path)
+    if len(row_of) != len(embeddings):
+        raise FusionError(
+            f"file:{path} has shape {embeddings.shape} and {ids_path.name} has {len(row_of)} ids"
+        )
+    return _Table(embeddings, row_of, path)
+
+
+def _read_ids(path: Path) -> dict[str, int]:
+    row_of: dict[str, int] = {}
+    for number, (_, key) in enumerate(read_lines(path)):
+        if row_of.setdefault(key, number) != number:
+            raise FusionError(f"{path} holds the id {key!r} twice")
+    return row_of
 
 
 def _read_matrix(path: Path) -> np.ndarray:
     try:
         if path.suffix == ".npy":
             return np.load(path, mmap_mode="r", allow_pickle=False)
-        from safetensors.numpy import load_file
-
-        return load_file(path)["embeddings"]
+        return _map_safetensors(path)
     except Exception as error:
         raise FusionError(f"file:{path} cannot be read: {error}") from error
+
+
+def _map_safetensors(path: Path) -> np.ndarray:
+    """The tensor ``embeddings``, memory-mapped: the library's own reader takes a copy."""
+    from safetensors import safe_open
+
+    with safe_open(path, framework="numpy") as tensors:  # checks every offset of the header
+        if "embeddings" not in tensors.keys():  # noqa: SIM118 - no iter
+            raise ValueError("it holds no tensor 'embeddings'")
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))["embeddings"]
+    if header["dtype"] not in DTYPES:
+        raise ValueError(f"its dtype is {header['dtype']}; save it as one of {', '.join(DTYPES)}")
+    start = 8 + size + header["data_offsets"][0]
+    return np.memmap(path, DTYPES[header["dtype"]], "r", start, tuple(header["shape"]))

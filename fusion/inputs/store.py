@@ -12,7 +12,7 @@ import hashlib
 import json
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -24,6 +24,7 @@ from fusion.errors import FusionError
 from fusion.inputs.catalogue import Role
 from fusion.inputs.encoders import TextEncoder
 from fusion.inputs.precomputed import PrecomputedEncoder
+from fusion.inputs.stored import Stored
 
 logger = logging.getLogger(__name__)
 
@@ -75,31 +76,27 @@ class Store:
             FusionError: An embedding is zero or not finite (the message names row and encoder), or
                 the disk is full.
         """
+        return self.open(encoder, texts, role, ids)[:]
+
+    def open(
+        self,
+        encoder: TextEncoder,
+        texts: Sequence[str],
+        role: Role,
+        ids: Sequence[str] | None = None,
+    ) -> Stored:
+        """Embed texts as ``embed`` does, but leave the embeddings on disk until they are read."""
+        read: Callable[[slice], np.ndarray]
         if isinstance(encoder, PrecomputedEncoder):  # they are on disk already
-            embeddings = encoder.encode(texts, role, ids)
+            read = encoder.reader(role, ids)
         else:
             shelf = Shelf.open(self.root, encoder, role)
             shelf.fill(encoder, texts, role)
-            embeddings = shelf.gather(texts, encoder.dim)
-        check_embeddings(embeddings, encoder.name, texts)
-        return embeddings
 
+            def read(rows: slice) -> np.ndarray:
+                return shelf.gather(texts[rows], encoder.dim)
 
-def check_embeddings(embeddings: np.ndarray, name: str, texts: Sequence[str]) -> None:
-    """Refuse embeddings that have no direction.
-
-    Raises:
-        FusionError: A row is zero or not finite; the message names the row and the encoder.
-    """
-    norms = np.linalg.norm(embeddings, axis=1)  # (n,)
-    bad = ~np.isfinite(norms) | (norms == 0)
-    if bad.any():
-        row = int(bad.argmax())
-        kind = "zero" if norms[row] == 0 else "not finite"
-        raise FusionError(
-            f"encoder {name!r}: the embedding of row {row} is {kind} (text {texts[row][:40]!r}; "
-            f"{int(bad.sum())} such rows); remove or repair these texts"
-        )
+        return Stored(encoder.name, texts, encoder.dim, read)
 
 
 @dataclass
@@ -107,7 +104,7 @@ class Shelf:
     """The shards of one key."""
 
     folder: Path
-    shards: dict[str, np.ndarray]  # file name -> memory-mapped records
+    shards: set[str]  # file names; they are opened only to be read, since a process may open few
     where: dict[bytes, tuple[str, int]]  # text hash -> shard, row
 
     @classmethod
@@ -120,26 +117,28 @@ class Shelf:
         folder = root / hashlib.sha256(key.encode()).hexdigest()[:24]
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            (folder / "key.json").write_text(key + "\n", encoding="utf-8")
+            partial = folder / f"partial-key-{os.getpid()}"
+            partial.write_text(key + "\n", encoding="utf-8")
+            partial.replace(folder / "key.json")
         except OSError as error:
             raise FusionError(
                 f"the store {root} cannot be written ({error.strerror}); set FUSION_CACHE"
             ) from error
-        shelf = cls(folder, {}, {})
+        shelf = cls(folder, set(), {})
         shelf.refresh()
         return shelf
 
     def refresh(self) -> None:
         """Take in shards that appeared since the last look; drop damaged ones, by name."""
         for path in sorted(self.folder.glob("*.npy")):
-            if path.name in self.shards:
+            if path.name in self.shards or path.name.startswith("partial-"):
                 continue
             records = _read_shard(path)
             if records is None:
                 logger.warning("the shard %s is damaged; its texts are embedded again", path.name)
                 path.unlink(missing_ok=True)
                 continue
-            self.shards[path.name] = records
+            self.shards.add(path.name)
             for row, key in enumerate(records["hash"]):
                 self.where.setdefault(key.tobytes(), (path.name, row))
 
@@ -156,6 +155,8 @@ class Shelf:
                 if all(hash_text(text) in self.where for text in chunk):
                     continue
                 with self._alone():
+                    for stale in self.folder.glob("partial-*.npy"):  # of a killed process
+                        stale.unlink(missing_ok=True)
                     self.refresh()  # another process may have done this chunk meanwhile
                     todo = [text for text in chunk if hash_text(text) not in self.where]
                     if todo:
@@ -172,7 +173,8 @@ class Shelf:
             rows.append(row)
             records.append(record)
         for shard, (rows, records) in places.items():
-            out[rows] = self.shards[shard]["embedding"][records]
+            mapped = np.load(self.folder / shard, mmap_mode="r", allow_pickle=False)
+            out[rows] = mapped["embedding"][records]
         return out
 
     def _write(self, texts: Sequence[str], embeddings: np.ndarray) -> None:
@@ -184,7 +186,7 @@ class Shelf:
             b"".join(hash_text(text) for text in texts), dtype=f"V{HASH_BYTES}"
         )
         records["embedding"] = embeddings
-        partial = self.folder / f"partial-{os.getpid()}"
+        partial = self.folder / f"partial-{os.getpid()}.npy"
         try:
             with partial.open("wb") as file:
                 np.save(file, records, allow_pickle=False)
@@ -215,9 +217,12 @@ def _checksum(path: Path) -> str:
 
 
 def _read_shard(path: Path) -> np.ndarray | None:
+    """The records, memory-mapped; None for a file that is not what it was when it was written."""
     try:
         if _checksum(path) != path.stem:
             return None
         return np.load(path, mmap_mode="r", allow_pickle=False)
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):  # another process may have removed a damaged one
         return None
+    except OSError as error:  # of a disk, or of too many open files: that is no damage
+        raise FusionError(f"the store's {path} cannot be read ({error.strerror})") from error

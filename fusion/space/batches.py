@@ -34,6 +34,32 @@ class Rows:
 
 
 @dataclass(frozen=True)
+class Subset:
+    """Some rows of embeddings, taken out a slice at a time: what reads by slices needs no copy."""
+
+    embeddings: np.ndarray
+    """``[n, D]``, in memory or memory-mapped."""
+    rows: np.ndarray
+    """Int64 ``[m]``, the rows to take."""
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return len(self.rows), self.embeddings.shape[1]
+
+    @property
+    def ndim(self) -> int:
+        """Always 2."""
+        return 2
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __getitem__(self, part: slice) -> np.ndarray:
+        return self.embeddings[self.rows[part]]  # (part, D)
+
+
+@dataclass(frozen=True)
 class Batches:
     """Shuffled batches of indices; epoch e of a seed has the same batches in every run.
 

@@ -3,11 +3,27 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import numpy as np
 
 _ROWS = 16_384  # rows read at a time, so that a memory-mapped store never has to fit in memory
+
+
+class Readable(Protocol):
+    """What is read a slice of rows at a time: an array, or embeddings that stay on disk."""
+
+    @property
+    def ndim(self) -> int:
+        """2."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Rows and columns."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, rows: slice, /) -> np.ndarray: ...
 
 
 class Normalization(StrEnum):
@@ -69,15 +85,22 @@ class Blocks:
         """Columns of the fused vector."""
         return sum(self.dims)
 
-    def transform(self, embeddings: Sequence[np.ndarray]) -> np.ndarray:
+    def transform(
+        self, embeddings: Sequence[Readable], out: np.ndarray | None = None
+    ) -> np.ndarray:
         """Fuse one ``[n, d_i]`` array per encoder into a float32 ``[n, width]`` array.
+
+        Args:
+            embeddings: arrays, or what reads like one a slice of rows at a time.
+            out: float32 ``[n, width]`` to write into, a memory-mapped file for example.
 
         Raises:
             ValueError: the arrays do not fit the blocks, or a row is zero, NaN or infinite; the
                 message names the encoder and the row.
         """
         check_shapes(embeddings, self.names, self.dims)
-        fused = np.empty((len(embeddings[0]), self.width), dtype=np.float32)  # (n, d)
+        shape = (len(embeddings[0]), self.width)
+        fused = np.empty(shape, dtype=np.float32) if out is None else out  # (n, d)
         start = 0
         for name, block, weight in zip(self.names, embeddings, self.weights, strict=True):
             stop = start + block.shape[1]
@@ -103,9 +126,7 @@ class Blocks:
         return cls(**plain)
 
 
-def check_shapes(
-    embeddings: Sequence[np.ndarray], names: Sequence[str], dims: Sequence[int]
-) -> None:
+def check_shapes(embeddings: Sequence[Readable], names: Sequence[str], dims: Sequence[int]) -> None:
     """Raise ValueError unless there is one ``[n, d_i]`` array for each encoder, of equal n."""
     if len(embeddings) != len(names):
         raise ValueError(f"{len(embeddings)} arrays given for the encoders {', '.join(names)}")
@@ -134,7 +155,7 @@ def row_norms(chunk: np.ndarray, name: str, first_row: int = 0) -> np.ndarray:
     return norms
 
 
-def _chunks(array: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+def _chunks(array: Readable) -> Iterator[tuple[slice, np.ndarray]]:
     for start in range(0, len(array), _ROWS):
         rows = slice(start, min(start + _ROWS, len(array)))
         yield rows, np.asarray(array[rows], dtype=np.float32)  # (rows, d_i)

@@ -20,7 +20,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from fusion.errors import FusionError
-from fusion.space.batches import Batches, HeldBack, Rows
+from fusion.space.batches import Batches, HeldBack, Rows, Subset
 from fusion.space.compressors import PCA, HeadCompressor
 from fusion.space.distributed import gather_rows, is_first
 from fusion.space.head import FusionHead
@@ -31,7 +31,7 @@ from fusion.space.recipe import RECIPES, TrainConfig, check_dims
 __all__ = ["RECIPES", "TrainConfig", "fit_head"]
 
 _log = logging.getLogger(__name__)
-_START_ROWS = 100_000  # more texts do not move the principal components, but would fill the memory
+_START_ROWS = 100_000  # more texts do not move the principal components
 
 
 def fit_head(
@@ -124,7 +124,8 @@ def _train(plan: Plan, folder: Path, resume: bool) -> HeadCompressor:
             trainer.fit(training, ckpt_path=start, weights_only=True)
     if first and best.best_model_score is not None:  # forked processes keep it to themselves
         _log.info("best of %d epochs: val/loss %.6g", plan.epochs, best.best_model_score)
-    head = _best_head(training, trainer.strategy.broadcast(_read(best_path) if first else None))
+    state: Any = _read(best_path) if first else None
+    head = _best_head(training, trainer.strategy.broadcast(state))
     if first:
         last_path.unlink(missing_ok=True)  # first: it can be gone on with only beside the best
         shutil.rmtree(checkpoints)
@@ -162,7 +163,7 @@ class _Training(lightning.LightningModule):
         rows = plan.train[:: math.ceil(len(plan.train) / _START_ROWS)].numpy()
         teacher: Tensor | None = None
         if config.start == "pca" or config.teacher_power:
-            sample = plan.embeddings[rows]  # (n, D)
+            sample: Any = Subset(plan.embeddings, rows)  # (n, D)
             if config.start == "pca":
                 fitted = PCA(plan.dims[-1], power=config.start_power).fit(sample)
                 self.head.start_from(torch.from_numpy(fitted.matrix))
