@@ -68,6 +68,11 @@ def test_batches_hold_no_more_tokens_than_the_budget_and_every_row_once():
     assert len(batches) == 3
 
 
+def test_a_batch_holds_at_least_so_many_texts():
+    batches = list(batches_by_tokens(np.array([90, 80, 70, 1, 1]), budget=100, least=2))
+    assert batches == [[0, 1], [2, 3], [4]]
+
+
 def test_unknown_encoder_names_the_embedded_pair():
     with pytest.raises(FusionError, match=r"encoder 'bge-smal' is not a known name .*minilm,word"):
         load_encoder("bge-smal")

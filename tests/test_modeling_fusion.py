@@ -10,7 +10,7 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from tiny_runs import DIMS, TEXTS, build_tiny_run, expected, many
 
 from fusion.model.folder import build_model, export, load
-from fusion.model.modeling_fusion import FusedEncoder, FusedHead, SharedTokens
+from fusion.model.modeling_fusion import CPU_ROWS, FusedEncoder, FusedHead, SharedTokens
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_vectors_are_those_of_the_run_in_every_call(of_the_run, model, way, coun
 
 
 def test_equal_batches_give_equal_bits(run, model):
-    texts = [*many(30), *TEXTS]
+    texts = [*many(30), *TEXTS][-CPU_ROWS:]
     with torch.inference_mode():
         features = model.preprocess(texts, prompt=model.prompts["query"])
         fused = model[0](features)["sentence_embedding"].numpy()
@@ -75,6 +75,28 @@ def test_equal_batches_give_equal_bits(run, model):
     # One batch in the order of the texts against one batch in the order of their lengths: padding
     # is the same, so only a difference in arithmetic could show.
     np.testing.assert_array_equal(fused, run.blocks.transform(own))
+
+
+def test_a_cpu_takes_a_batch_in_bites_of_its_own_width(model, monkeypatch):
+    texts = [*many(3 * CPU_ROWS), "long " * 40]
+    shapes = []
+    tiny = model[0].encoders[0]
+    whole = type(tiny).forward
+
+    def watched(encoder, features, *args, **kwargs):
+        if encoder is tiny:
+            shapes.append(tuple(features["input_ids"].shape))
+        return whole(encoder, features, *args, **kwargs)
+
+    monkeypatch.setattr(type(tiny), "forward", watched)
+    monkeypatch.setattr("fusion.model.modeling_fusion.CPU_TOKENS", 0)
+    bitten = model.encode(texts, batch_size=100)
+    counts, widths = zip(*shapes, strict=True)
+    assert counts == (CPU_ROWS, CPU_ROWS, CPU_ROWS, 1)
+    assert widths[0] > max(widths[1:])  # sorted by length: only one pays for the long text
+    monkeypatch.setattr("fusion.model.modeling_fusion.CPU_ROWS", 1000)
+    np.testing.assert_allclose(bitten, model.encode(texts, batch_size=100), atol=1e-6)
+    assert len(shapes) == len(counts) + 1  # one bite
 
 
 @pytest.mark.slow
