@@ -17,6 +17,7 @@ from pathlib import Path
 import render_checks
 import render_compression
 import render_headline
+import render_model
 import render_paper
 import render_topk
 import render_training
@@ -84,6 +85,18 @@ SECTIONS = (
         "python experiments/encoder_dtype.py",
         "encoder_dtype.json",
         render_checks.render_dtype,
+    ),
+    Section(
+        "Encoding with one model",
+        "python experiments/benchmark_encode.py --model MODEL --texts wikipedia-100k",
+        "benchmark_encode.json",
+        render_model.render_encode,
+    ),
+    Section(
+        "The same vectors in other programs",
+        "python experiments/clients.py --run RUN --model MODEL",
+        "clients.json",
+        render_model.render_clients,
     ),
     Section(
         "A training step",
