@@ -28,6 +28,8 @@ class EncodeConfig:
     """Of the encoders' weights."""
     batch_size: int = 32
     """Texts that an encoder takes at once; padding makes it part of the result's last bits."""
+    threads: int | None = None
+    """Of each process on a CPU; by default all cores, and one for each actor of Ray."""
 
     def __post_init__(self) -> None:
         choices = {"role": ("document", "query"), "precision": tuple(PRECISIONS), "dtype": DTYPES}
@@ -39,6 +41,8 @@ class EncodeConfig:
             raise ValueError(f"truncate-dim must be at least 1, got {self.truncate_dim}")
         if self.batch_size < 1:
             raise ValueError(f"batch-size must be at least 1, got {self.batch_size}")
+        if self.threads is not None and self.threads < 1:
+            raise ValueError(f"threads must be at least 1, got {self.threads}")
 
 
 class BulkEncoder(Protocol):
@@ -63,8 +67,12 @@ class ModelEncoder:
         Raises:
             FusionError: It cannot be had, or has not the width.
         """
+        import torch
+
         from fusion.model.folder import load
 
+        if config.threads:
+            torch.set_num_threads(config.threads)
         self.config = config
         self.model: Any = load(
             config.model,
@@ -113,8 +121,7 @@ class ModelEncoder:
         """Lowest and highest value of each column, where codes are levels between them."""
         if self.config.precision not in ("int8", "uint8", "int4"):
             return None
-        kind = "int4" if self.config.precision == "int4" else "int8"
-        return self.model._ranges(kind, width).tolist()
+        return self.model.quantization_ranges(self.config.precision, width).tolist()
 
 
 def model_hash(model: Any) -> str:  # noqa: ANN401 - a SentenceTransformer

@@ -14,6 +14,7 @@ from fusion.inputs.encoders import FrozenEncoder, load_encoder
 from fusion.model.card import read_results, render_card
 from fusion.model.ranges import fit_ranges
 from fusion.run import Run
+from fusion.space.codes import Codebook, Precision, fit_shelf, load_from_shelf
 from fusion.space.compressor import FittedCompressor
 from fusion.space.compressors import PCA, HeadCompressor
 from fusion.space.head import FusionHead
@@ -42,9 +43,11 @@ def load(
         FusionError: It is no exported model, is damaged, or is of a newer format.
     """
     from sentence_transformers import SentenceTransformer
+    from transformers.utils import logging as transformers_logging
 
     from fusion.model.modeling_fusion import MODULES, ST_CONFIG
 
+    transformers_logging.disable_progress_bar()  # "Loading weights" bars say nothing to a person
     hub: dict[str, Any] = {key: options.pop(key) for key in ("revision", "token") if key in options}
     folder = Path(model) if Path(model).is_dir() else _download(str(model), hub)
     try:
@@ -63,6 +66,28 @@ def load(
     if (folder / "README.md").is_file():  # travels on when the model is saved
         loaded._model_card_text = (folder / "README.md").read_text(encoding="utf-8")
     return loaded
+
+
+def load_codebook(model: str | Path, precision: Precision | str, dim: int) -> Codebook:
+    """The codes of an exported model at one of its widths: those that ``fusion.evaluate`` measures.
+
+    >>> book = load_codebook("models/mine", "int2", 128)    # doctest: +SKIP
+    >>> codes = book.encode(model.encode_document(texts))   # doctest: +SKIP
+    >>> scores = book.score(model.encode_query(["?"]), codes)  # doctest: +SKIP
+
+    Args:
+        model: The folder, or a hub id.
+        precision: ``int8``, ``int4``, ``int3``, ``int2`` or ``binary`` (or a float one).
+        dim: A trained width.
+
+    Raises:
+        FusionError: The model has no codes, or none of that width.
+        ValueError: An unknown precision.
+    """
+    from fusion.model.modeling_fusion import CODEBOOKS
+
+    folder = Path(model) if Path(model).is_dir() else _download(str(model), {})
+    return load_from_shelf(folder / CODEBOOKS, precision, dim)
 
 
 def _load_modules(folder: Path, listed: list[dict[str, Any]], options: dict[str, Any]) -> list:
@@ -176,8 +201,9 @@ def build_model(run: Run, compressor: str = "head") -> "SentenceTransformer":
     encoders = [_frozen(name) for name in run.config.encoders]
     dims = tuple(sorted({*(d for d in run.config.dims if d < fitted.out_dim), fitted.out_dim}))
     settings = FusionSettings(tuple(_entries(run, encoders)), str(run.blocks.normalize), dims)
-    ranges = fit_ranges(fitted.transform(run.calibration), dims)
-    first = FusedEncoder(settings, [encoder.model for encoder in encoders], ranges)
+    outputs = fitted.transform(run.calibration)  # (n, d)
+    ranges, codebooks = fit_ranges(outputs, dims), fit_shelf(outputs, dims)
+    first = FusedEncoder(settings, [encoder.model for encoder in encoders], ranges, codebooks)
     modules = [first, head_module(fitted), Normalize()]
     return SentenceTransformer(
         modules=modules, device="cpu", prompts=dict(PROMPTS), similarity_fn_name="cosine"

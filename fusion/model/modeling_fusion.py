@@ -27,6 +27,7 @@ from torch import Tensor, nn
 
 FORMAT = 1
 CODE, CONFIG, RANGES = "modeling_fusion.py", "fusion_config.json", "ranges.safetensors"
+CODEBOOKS = "codebooks.safetensors"
 ST_CONFIG, MODULES = "config_sentence_transformers.json", "modules.json"
 NEEDS = {"sentence-transformers": ">=6.2"}
 # Names, not texts: each encoder has a prompt of its own for each of them. Empty prompts would not
@@ -130,11 +131,16 @@ class FusedEncoder(InputModule):
         settings: FusionSettings,
         encoders: Sequence[SentenceTransformer],
         ranges: dict[str, np.ndarray],
+        codebooks: bytes = b"",
     ) -> None:
-        """Take the encoders' models and the grids of quantised output (see ``FusedModel``)."""
+        """Take the encoders' models and the grids of quantised output (see ``FusedModel``).
+
+        ``codebooks`` is a file that only ``fusion`` reads; here it just travels along.
+        """
         super().__init__()
         self.settings = settings
         self.ranges = ranges
+        self.codebooks = codebooks
         # The first parameter of the model, and float32 always: modules behind this one are cast
         # to its dtype on loading, so the head stays in float32 beside bfloat16 encoders.
         scales = [math.sqrt(entry.weight) for entry in settings.encoders]
@@ -238,6 +244,8 @@ class FusedEncoder(InputModule):
         for entry, encoder in zip(self.settings.encoders, self.encoders, strict=True):
             encoder.save_pretrained(str(folder / entry.path), create_model_card=False)
         save_file(self.ranges, folder / RANGES)
+        if self.codebooks:
+            (folder / CODEBOOKS).write_bytes(self.codebooks)
         if Path(__file__).resolve() != (folder / CODE).resolve():
             shutil.copyfile(__file__, folder / CODE)
         self.settings.write(folder)
@@ -292,7 +300,8 @@ class FusedEncoder(InputModule):
                 config_kwargs=config_kwargs,
             )
             encoders.append(encoder.to(dtype).eval())
-        return cls(settings, encoders, _read_ranges(fetch(RANGES)))
+        codebooks = Path(fetch(CODEBOOKS)).read_bytes() if CODEBOOKS in settings.files else b""
+        return cls(settings, encoders, _read_ranges(fetch(RANGES)), codebooks)
 
     def on_model_ready(self, model: Any) -> None:  # noqa: ANN401 - any family's
         """Give the model that holds this module what a plain one cannot do (``FusedModel``)."""
@@ -407,7 +416,7 @@ class FusedModel(SentenceTransformer):
         if not vectors.size:
             return vectors.astype(np.uint8)
         rows = np.atleast_2d(np.asarray(vectors, dtype=np.float32))  # (n, d)
-        ranges = self._ranges("int8" if precision == "uint8" else precision, rows.shape[1])
+        ranges = self.quantization_ranges(precision, rows.shape[1])
         kind: Any = precision
         if precision == "int4":
             codes = _pack_int4((rows - ranges[0]) / (ranges[1] - ranges[0]) * 16)
@@ -417,7 +426,7 @@ class FusedModel(SentenceTransformer):
 
     def dequantize(self, codes: np.ndarray, precision: str, dim: int) -> np.ndarray:
         """Unit vectors float32 ``[n, dim]`` of codes ``[n, bytes]`` from ``quantize``."""
-        low, high = self._ranges("int8" if precision == "uint8" else precision, dim)
+        low, high = self.quantization_ranges(precision, dim)
         if precision == "int4":
             values = _unpack_int4(codes, dim) * ((high - low) / 16) + low
         elif precision in ("int8", "uint8"):
@@ -457,7 +466,10 @@ class FusedModel(SentenceTransformer):
             )
         return dim
 
-    def _ranges(self, precision: str, dim: int) -> np.ndarray:
+    def quantization_ranges(self, precision: str, dim: int) -> np.ndarray:
+        """Lowest and highest value of each column, float32 ``[2, dim]``; zeros for signs."""
+        if precision == "uint8":  # the grid of int8, counted from its lowest level
+            precision = "int8"
         if precision in ("binary", "ubinary"):
             return np.zeros((2, dim), np.float32)
         if precision not in ("int8", "int4"):
