@@ -4,9 +4,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fusion.terminal import build_parser, comma_list, parse, run_door, say
+
+if TYPE_CHECKING:
+    from fusion.bulk.encoder import EncodeConfig
+    from fusion.bulk.engine import Engine
 
 DESCRIPTION = """Embed text, JSON lines and parquet, files of any size in constant memory, into
 parquet shards of (id, embedding) with a manifest. An interrupted job goes on with --resume; rows
@@ -18,9 +22,13 @@ EXAMPLES = """\
       --truncate-dim 128 --precision int4 --output vectors
   # quote a glob, or the shell takes it apart
   python -m fusion.encode models/mine --input 'logs/**/*.parquet' --output vectors --resume
+  # on a cluster; the shards are the same
+  python -m fusion.encode models/mine --input corpus/ --output vectors \\
+      --engine ray --ray-address auto
 """
 PRECISIONS = ("float32", "float16", "int8", "uint8", "int4", "binary", "ubinary")
-MODEL_FLAGS = ("role", "truncate_dim", "precision", "dtype", "batch_size")
+MODEL_FLAGS = ("role", "truncate_dim", "precision", "dtype", "batch_size", "threads")
+RAY_FLAGS = ("ray_address", "workers")
 JOB_FLAGS = ("shard_rows", "strict", "resume", "overwrite")
 
 
@@ -44,9 +52,14 @@ def _parser() -> argparse.ArgumentParser:
     add("--batch-size", type=int, metavar="N", help="texts that an encoder takes at once (32)")
     add("--dtype", choices=["float32", "bfloat16", "float16"], help="of the encoders' weights")
     add("--shard-rows", type=int, metavar="N", help="rows of a shard, what a kill costs (4096)")
-    add("--engine", choices=["local"], help="local: this machine's cores or GPUs")
-    add("--devices", type=comma_list, metavar="NAME,…", help="cpu, cuda:0, …; a process for each "
-        "(default: all GPUs, or the cores)")  # fmt: skip
+    add("--threads", type=int, metavar="N", help="cores that each process takes on a CPU")
+    add("--engine", choices=["local", "ray"], help="local: this machine's cores or GPUs (default); "
+        "ray: Ray Data, here or on a cluster")  # fmt: skip
+    add("--devices", type=comma_list, metavar="NAME,…", help="local: cpu, cuda:0, …; a process for "
+        "each (default: all GPUs, or the cores)")  # fmt: skip
+    add("--ray-address", metavar="HOST:PORT", help="ray: a cluster whose machines have MODEL under "
+        "the same path; auto: that of this machine (default: this machine alone)")  # fmt: skip
+    add("--workers", type=int, metavar="N", help="ray: models (default: one for each GPU or core)")
     add("--strict", action="store_true", help="stop at the first row that cannot be encoded")
     add("--resume", action="store_true", help="go on with an interrupted job")
     add("--overwrite", action="store_true", help="replace an earlier encoding")
@@ -56,7 +69,6 @@ def _parser() -> argparse.ArgumentParser:
 def encode(options: dict[str, Any]) -> None:
     """Find the input, load the model, encode, say what was done."""
     from fusion.bulk.encoder import EncodeConfig
-    from fusion.bulk.engine import choose_engine
     from fusion.bulk.job import JobConfig, encode_rows
     from fusion.bulk.manifest import check_free
     from fusion.bulk.reader import Fields, Reader, find_sources
@@ -69,13 +81,28 @@ def encode(options: dict[str, Any]) -> None:
     fields = Fields(options.get("text_fields", ("text",)), options.get("id_field", ""))
     check_free(folder, job.resume, job.overwrite)
     reader = Reader(find_sources(options["input"], folder), fields)
-    engine = choose_engine(config, options.get("devices", ()))
+    engine = _engine(config, options)
     done = encode_rows(reader, folder, engine, job)
     width, size = done.settings["width"], done.about["bytes_per_vector"]
     say(f"rows:     {done.rows:,} of width {width}, {config.precision}, {size} bytes a vector")
     if done.rejected:
         say(f"rejected: {done.rejected:,} ({folder / 'rejects.jsonl'})")
     say(f"manifest: {folder / 'manifest.json'} ({len(done.shards)} shards)")
+
+
+def _engine(config: "EncodeConfig", options: dict[str, Any]) -> "Engine":
+    """The engine that was asked for, with its model."""
+    from fusion.bulk.engine import choose_engine
+
+    if options.get("engine", "local") == "local":
+        if strange := [name for name in RAY_FLAGS if name in options]:
+            raise ValueError(f"--{strange[0].replace('_', '-')} is of --engine ray; add that")
+        return choose_engine(config, options.get("devices", ()))
+    if "devices" in options:
+        raise ValueError("--devices is of --engine local; Ray chooses devices, see --workers")
+    from fusion.bulk.ray_engine import choose_ray
+
+    return choose_ray(config, options.get("ray_address", ""), options.get("workers"))
 
 
 if __name__ == "__main__":

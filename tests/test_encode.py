@@ -125,13 +125,16 @@ def test_rejects_are_counted_and_strict_stops(model, tmp_path, capsys):
         (["--text-fields", ","], 2, "text-fields is empty"),
         (["--input", "nothing.txt"], 1, "--input nothing.txt: no such file"),
         (["--resume", "--overwrite"], 2, "use one of them"),
+        (["--threads", "0"], 2, "threads must be at least 1, got 0"),
+        (["--workers", "2"], 2, "--workers is of --engine ray"),
+        (["--engine", "ray"], 2, "--devices is of --engine local"),
     ],
 )
 def test_mistakes_are_one_line_and_leave_nothing(
     model, source, tmp_path, capsys, more, code, words
 ):
     assert encode.main(flags(model, source, tmp_path / "out", *more)) == code
-    [line] = [x for x in capsys.readouterr().err.splitlines() if "error:" in x]
+    [line] = capsys.readouterr().err.splitlines()  # and no bar of transformers
     assert words in line
     assert not (tmp_path / "out").exists()
 
@@ -141,3 +144,13 @@ def test_missing_pyarrow_names_the_extra():
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "ImportError: " in done.stderr
     assert "pip install 'fusion-embeddings[bulk]'" in done.stderr
+
+
+def test_missing_ray_names_the_extra(model, source, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    monkeypatch.delitem(sys.modules, "fusion.bulk.ray_engine", raising=False)
+    options = ["--input", str(source), "--output", str(tmp_path / "out"), "--engine", "ray"]
+    assert encode.main([str(model), *options]) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert line == "error: --engine ray is Ray Data: pip install 'fusion-embeddings[ray]'"
+    assert not (tmp_path / "out").exists()
