@@ -19,7 +19,7 @@ from fusion.inputs.corpora import RetrievalData, load_data
 from fusion.inputs.encoders import TextEncoder, load_encoder
 from fusion.inputs.store import Store
 from fusion.measure.sweep import Space, measure
-from fusion.run import describe_environment
+from fusion.environment import describe_environment
 from fusion.space.blocks import Blocks
 
 PAIR = ("minilm", "wordllama")

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from fusion import evaluate, train
 from fusion.inputs.catalogue import PAPER_QUARTET
-from fusion.run import describe_environment
+from fusion.environment import describe_environment
 
 DATA = ("nfcorpus", "scifact", "arguana")
 CARDS = "model cards and mteb results"

@@ -52,12 +52,13 @@ def _parser() -> argparse.ArgumentParser:
 
 def evaluate(options: dict[str, Any]) -> None:
     """Load the run (or the model), measure it, write the report, print the table."""
-    from fusion.measure.archive import check_output
+    from fusion.environment import describe_environment
     from fusion.measure.evaluation import EvaluationConfig
     from fusion.measure.evaluation import evaluate as evaluate_run
     from fusion.measure.report import write_report
     from fusion.measure.tables import terminal_table
-    from fusion.run import Run, describe_environment
+    from fusion.output import check_output
+    from fusion.run import Run
     from fusion.space.codes import Precision
 
     folder, overwrite = options.pop("output"), options.pop("overwrite", False)
@@ -80,12 +81,12 @@ def evaluate(options: dict[str, Any]) -> None:
 
 
 def _evaluate_model(path: Path, options: dict[str, Any], folder: Path, overwrite: bool) -> None:
+    from fusion.environment import describe_environment
     from fusion.measure.evaluation import EvaluationConfig
     from fusion.measure.exported import evaluate_model
     from fusion.measure.report import write_report
     from fusion.measure.tables import terminal_table
     from fusion.model.folder import load
-    from fusion.run import describe_environment
 
     if given := {"methods", "seeds", "budget"} & options.keys():
         raise ValueError(f"--{min(given)} is for a run; a model has one method and no chance")

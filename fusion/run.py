@@ -8,23 +8,23 @@ written last, ``environment.json``: a folder without it was interrupted.
 import json
 import logging
 import os
-import platform
 import shutil
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import yaml
 
+from fusion.environment import describe_environment
 from fusion.errors import FusionError
 from fusion.inputs.catalogue import PAPER_QUARTET, Role
 from fusion.inputs.encoders import TextEncoder, load_encoder
 from fusion.inputs.store import Store
 from fusion.inputs.texts import Texts, load_texts, pseudo_queries
+from fusion.output import check_output, write_whole
 from fusion.space.blocks import Blocks, Normalization
 from fusion.space.compressor import FittedCompressor
 from fusion.space.compressors import PCA, load_compressor
@@ -155,7 +155,7 @@ def train(config: RunConfig, folder: Path, *, overwrite: bool = False, resume: b
         ValueError: A value that cannot be.
     """
     if is_first(config.train):
-        check_folder(folder, overwrite, resume)
+        check_output(folder, overwrite, resume, mark=CONFIG, kind="a run folder")
     encoders = load_encoders(config)
     blocks = Blocks(
         config.encoders,
@@ -179,6 +179,8 @@ def _fit(config: RunConfig, blocks: Blocks, fused: np.ndarray, folder: Path, res
     first = is_first(config.train)
     if first:
         _begin(folder, config.to_dict() | {"blocks": blocks.to_dict()}, resume)
+    if resume and (folder / ENVIRONMENT).is_file():
+        return Run.load(folder)
     pca = PCA().fit(fused)
     if first:
         pca.save(folder / "pca.safetensors")
@@ -187,37 +189,29 @@ def _fit(config: RunConfig, blocks: Blocks, fused: np.ndarray, folder: Path, res
     if first:
         head.save(folder / "head.safetensors")
         _write_calibration(folder, run.calibration)
-        # Last, and whole or not at all: it says that the run is finished.
-        partial = folder / f"{ENVIRONMENT}.partial"
-        partial.write_text(json.dumps(run.environment, indent=2) + "\n", encoding="utf-8")
-        partial.replace(folder / ENVIRONMENT)
+        # Last: it says that the run is finished.
+        write_whole(folder / ENVIRONMENT, json.dumps(run.environment, indent=2) + "\n")
     return run
 
 
 def _begin(folder: Path, plain: dict[str, Any], resume: bool) -> None:
     written = yaml.safe_dump(plain, sort_keys=False)
     if resume and (folder / CONFIG).is_file():
-        _check_same(folder, written)
-    elif folder.exists():
-        shutil.rmtree(folder)
+        _check_same(folder, yaml.safe_load(written))
+    elif folder.is_dir():
+        _clear(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / CONFIG).write_text(written, encoding="utf-8")
+    write_whole(folder / CONFIG, written)
 
 
-def check_folder(folder: Path, overwrite: bool = False, resume: bool = False) -> None:
-    """Refuse to write over something, before any work is done.
-
-    Raises:
-        FusionError: The folder is not empty and neither flag allows that.
-    """
-    if folder.exists() and not folder.is_dir():
-        raise FusionError(f"{folder} is a file; choose a folder for --output")
-    if not folder.is_dir() or not any(folder.iterdir()) or resume:
-        return
-    if not overwrite:
-        raise FusionError(f"{folder} exists and is not empty; use --overwrite or --resume")
-    if not (folder / CONFIG).is_file():
-        raise FusionError(f"{folder} is not a run folder, so --overwrite leaves it alone")
+def _clear(folder: Path) -> None:
+    """Remove an earlier run; if that is cut short, an unfinished run folder is left."""
+    (folder / ENVIRONMENT).unlink(missing_ok=True)
+    for path in folder.iterdir():
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path)
+        elif path.name != CONFIG:
+            path.unlink()
 
 
 def load_encoders(config: RunConfig) -> list[TextEncoder]:
@@ -294,37 +288,6 @@ def auto_weights(
     return weights
 
 
-def describe_environment() -> dict[str, Any]:
-    """Versions and hardware that numbers depend on; no paths, no host names."""
-    import torch
-
-    packages = ("fusion-embeddings", "torch", "sentence-transformers", "transformers", "numpy")
-    cuda = torch.cuda.is_available()
-    return {
-        "python": platform.python_version(),
-        **{name: _version(name) for name in packages},
-        "cpu": _cpu_model(),
-        "threads": torch.get_num_threads(),
-        "gpu": torch.cuda.get_device_name() if cuda else None,
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
-def _cpu_model() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    named = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
-    return f"{next(named, platform.machine())}, {os.cpu_count()} cores"
-
-
 def _sample(fused: np.ndarray) -> np.ndarray:
     step = max(1, len(fused) // CALIBRATION_ROWS)
     return np.ascontiguousarray(fused[::step][:CALIBRATION_ROWS])
@@ -348,11 +311,13 @@ def _read_calibration(folder: Path) -> np.ndarray:
         raise FusionError(f"{folder / CALIBRATION} cannot be read: {error}") from error
 
 
-def _check_same(folder: Path, written: str) -> None:
-    before = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-    now = yaml.safe_load(written)
-    for plain in (before, now):  # it may go on on other devices
-        plain["train"] = {k: v for k, v in plain["train"].items() if k not in WHERE}
+def _check_same(folder: Path, now: dict[str, Any]) -> None:
+    try:
+        before = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+        for plain in (before, now):  # it may go on on other devices
+            plain["train"] = {k: v for k, v in plain["train"].items() if k not in WHERE}
+    except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError, AttributeError) as error:
+        raise FusionError(f"{folder / CONFIG} is damaged; start anew with --overwrite") from error
     changed = [key for key in now if before.get(key) != now[key]]
     if changed:
         raise FusionError(

@@ -58,7 +58,7 @@ def parse(
 def _from_yaml(parser: argparse.ArgumentParser, path: Path) -> dict[str, Any]:
     try:
         plain = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
         parser.error(f"--config {path} cannot be read: {' '.join(str(error).split())}")
     if not isinstance(plain, dict):
         parser.error(f"--config {path} must map flags to values")

@@ -12,6 +12,7 @@ import yaml
 from fusion.terminal import build_parser, comma_list, int_list, parse, run_door, say, weight_list
 
 if TYPE_CHECKING:
+    from fusion.run import RunConfig
     from fusion.space.recipe import TrainConfig
 
 DESCRIPTION = """Embed texts with several frozen encoders, set the embeddings side by side, and fit
@@ -26,6 +27,7 @@ EXAMPLES = """\
 """
 TRAINING = {  # our flag -> field of TrainConfig, type, help
     "loss": ("loss", str, "kl (neighbours' distributions) or mse (the paper's)"),
+    "sentences": ("sentences", int, "sentences of each text to learn from as queries, 0 for none"),
     "epochs": ("epochs", int, "passes over the texts"),
     "batch_size": ("batch_size", int, "texts that are compared with one another"),
     "lr": ("lr", float, "learning rate"),
@@ -68,21 +70,12 @@ def _parser() -> argparse.ArgumentParser:
 def train(options: dict[str, Any]) -> None:
     """Resolve the options, show them, train."""
     from fusion.measure.report import loss_figure
-    from fusion.run import RunConfig
     from fusion.run import train as train_run
     from fusion.space.distributed import is_first
 
     folder = options.pop("output")
     resume, overwrite = options.pop("resume", False), options.pop("overwrite", False)
-    changes = {
-        field: options.pop(flag) for flag, (field, _, _) in TRAINING.items() if flag in options
-    }
-    before = options.pop("train", {})  # of a run's config.yaml
-    recipe = options.pop("recipe", before.get("recipe", "fusion"))
-    if "epochs" in changes:
-        before.pop("steps", None)  # they oust each other
-    settings = {key: value for key, value in before.items() if key != "recipe"} | changes
-    config = RunConfig(**options, train=_train_config(recipe, settings))
+    config = resolve(options)
     if not is_first(config.train):  # one process writes and talks for all
         logging.getLogger("fusion").setLevel(logging.ERROR)
         train_run(config, folder, resume=resume)
@@ -96,6 +89,22 @@ def train(options: dict[str, Any]) -> None:
     )
     say(f"weights: {weights}")
     say(f"run: {folder} (loss: {folder / 'curves.png'})")
+
+
+def resolve(options: dict[str, Any]) -> "RunConfig":
+    """The configuration that options ask for; a value that cannot be is a ValueError."""
+    from fusion.run import RunConfig
+
+    options = dict(options)
+    changes = {
+        field: options.pop(flag) for flag, (field, _, _) in TRAINING.items() if flag in options
+    }
+    before = dict(options.pop("train", {}))  # of a run's config.yaml
+    recipe = options.pop("recipe", before.get("recipe", "fusion"))
+    if "epochs" in changes:
+        before.pop("steps", None)  # they oust each other
+    settings = {key: value for key, value in before.items() if key != "recipe"} | changes
+    return RunConfig(**options, train=_train_config(recipe, settings))
 
 
 def _train_config(recipe: str, settings: dict[str, Any]) -> "TrainConfig":

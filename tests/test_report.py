@@ -105,7 +105,7 @@ def test_an_empty_folder_is_welcome_and_a_file_is_not(tmp_path):
     report.write_report(tmp_path / "empty", evaluation(codes=False), ENVIRONMENT)
     (tmp_path / "file").touch()
     with pytest.raises(FusionError, match="file is a file; choose a folder"):
-        report.check_output(tmp_path / "file", overwrite=True)
+        report.write_report(tmp_path / "file", [], ENVIRONMENT, overwrite=True)
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])

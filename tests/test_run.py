@@ -1,9 +1,11 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import yaml
 
+from fusion.environment import describe_environment
 from fusion.errors import FusionError
 from fusion.inputs.catalogue import Role
 from fusion.inputs.store import Store
@@ -11,9 +13,7 @@ from fusion.run import (
     Run,
     RunConfig,
     auto_weights,
-    check_folder,
     default_dims,
-    describe_environment,
     fuse,
     load_encoders,
     train,
@@ -103,16 +103,37 @@ def test_dims_that_the_concat_cannot_give_leave_nothing_behind(config, tmp_path)
     assert not (tmp_path / "run").exists()
 
 
-def test_existing_folder_is_refused_unless_a_flag_allows_it(folder, tmp_path):
-    with pytest.raises(FusionError, match="not empty; use --overwrite or --resume"):
-        check_folder(folder)
-    check_folder(folder, overwrite=True)
-    check_folder(folder, resume=True)
+def test_existing_folder_is_refused_unless_a_flag_allows_it(config, folder, tmp_path):
+    with pytest.raises(FusionError, match="not empty; choose another or use --overwrite or --res"):
+        train(config, folder)
     (tmp_path / "thesis.txt").write_text("mine", encoding="utf-8")
-    with pytest.raises(FusionError, match="is not a run folder, so --overwrite leaves it alone"):
-        check_folder(tmp_path, overwrite=True)
+    for flag in ("overwrite", "resume"):
+        with pytest.raises(FusionError, match=f"is not a run folder, so --{flag} leaves it alone"):
+            train(config, tmp_path, **{flag: True})
     with pytest.raises(FusionError, match="is a file"):
-        check_folder(tmp_path / "thesis.txt")
+        train(config, tmp_path / "thesis.txt")
+    assert (tmp_path / "thesis.txt").read_text(encoding="utf-8") == "mine"
+
+
+def test_overwriting_clears_an_earlier_run(config, folder, tmp_path):
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "old.png").touch()
+    other = RunConfig(**{**config.to_dict(), "train": config.train, "weights": (1.0, 0.25)})
+    train(other, tmp_path, overwrite=True)
+    assert {path.name for path in tmp_path.iterdir()} == {path.name for path in folder.iterdir()}
+    assert Run.load(tmp_path).blocks.weights == (1.0, 0.25)
+
+
+def test_resuming_a_finished_run_trains_nothing(config, folder, monkeypatch):
+    monkeypatch.setattr("fusion.space.training.fit_head", None)
+    run = train(config, folder, resume=True)
+    assert run.config == Run.load(folder).config
+    moved = RunConfig(
+        **{**config.to_dict(), "train": replace(config.train, devices=2, strategy="ddp")}
+    )
+    assert train(moved, folder, resume=True).config.train.devices == 2
 
 
 def test_interrupted_run_says_so_and_resumes_to_the_same_head(

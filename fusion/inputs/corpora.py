@@ -3,7 +3,6 @@
 A folder is laid out as BEIR does it: ``corpus.jsonl``, ``queries.jsonl``, ``qrels/SPLIT.tsv``.
 """
 
-import csv
 import logging
 import os
 from dataclasses import dataclass
@@ -14,11 +13,12 @@ import numpy as np
 
 from fusion.errors import FusionError
 from fusion.inputs.hub import RawData, data_from_hub, not_found
-from fusion.inputs.jsonl import read_rows
+from fusion.inputs.jsonl import read_lines, read_rows
 
 logger = logging.getLogger(__name__)
 
 EMBEDDED = "pydocs"
+HIGHEST = 2**31  # a relevance beyond is a damaged file
 
 
 @dataclass(frozen=True)
@@ -148,17 +148,20 @@ def _read_queries(folder: Path) -> dict[str, str]:
 def _read_qrels(folder: Path, split: str) -> dict[str, dict[str, int]]:
     path = _existing(folder / "qrels" / f"{split}.tsv")
     qrels: dict[str, dict[str, int]] = {}
-    with path.open(encoding="utf-8", newline="") as file:
-        for number, row in enumerate(csv.reader(file, delimiter="\t", quoting=csv.QUOTE_NONE), 1):
-            if number == 1 and row[-1:] == ["score"]:
-                continue
-            try:
-                query_id, doc_id, score = row
-                qrels.setdefault(query_id, {})[doc_id] = int(score)
-            except ValueError as error:
-                raise FusionError(
-                    f"{path}:{number} is not 'query-id<tab>corpus-id<tab>integer score'"
-                ) from error
+    for number, line in read_lines(path):
+        row = line.split("\t")
+        if number == 1 and row[-1] == "score":
+            continue
+        try:
+            query_id, doc_id, score = row
+            relevance = int(score)
+        except ValueError as error:
+            raise FusionError(
+                f"{path}:{number} is not 'query-id<tab>corpus-id<tab>integer score'"
+            ) from error
+        if abs(relevance) > HIGHEST:
+            raise FusionError(f"{path}:{number} has a score beyond {HIGHEST}")
+        qrels.setdefault(query_id, {})[doc_id] = relevance
     if not qrels:
         raise FusionError(f"{path} holds no judgement")
     return qrels

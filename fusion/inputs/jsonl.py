@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -33,7 +34,18 @@ def parse_object(path: Path, number: int, line: str) -> dict:
         raise FusionError(f"{path}:{number} is not JSON: {error}") from error
     if not isinstance(row, dict):
         raise FusionError(f"{path}:{number} is not a JSON object")
+    if "\\u" in line and not all(map(_is_unicode, row.values())):
+        raise FusionError(f"{path}:{number} holds half of a surrogate pair")
     return row
+
+
+def _is_unicode(value: object) -> bool:
+    """False for a string that JSON can write and UTF-8 cannot: no tokenizer takes it."""
+    try:
+        str(value).encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def read_lines(path: Path) -> Iterator[tuple[int, str]]:
@@ -48,5 +60,5 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
             for number, line in enumerate(file, 1):
                 if line.strip():
                     yield number, line.rstrip("\n")
-    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
+    except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise FusionError(f"{path} cannot be read: {error}") from error

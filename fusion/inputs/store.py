@@ -117,9 +117,11 @@ class Shelf:
         folder = root / hashlib.sha256(key.encode()).hexdigest()[:24]
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            partial = folder / f"partial-key-{os.getpid()}"
-            partial.write_text(key + "\n", encoding="utf-8")
-            partial.replace(folder / "key.json")
+            if not (folder / "key.json").exists():
+                with _alone(folder):
+                    partial = folder / "partial-key"
+                    partial.write_text(key + "\n", encoding="utf-8")
+                    partial.replace(folder / "key.json")
         except OSError as error:
             raise FusionError(
                 f"the store {root} cannot be written ({error.strerror}); set FUSION_CACHE"
@@ -154,8 +156,8 @@ class Shelf:
                 chunk = unique[start : start + CHUNK]
                 if all(hash_text(text) in self.where for text in chunk):
                     continue
-                with self._alone():
-                    for stale in self.folder.glob("partial-*.npy"):  # of a killed process
+                with _alone(self.folder):
+                    for stale in self.folder.glob("partial-*"):  # of a killed process
                         stale.unlink(missing_ok=True)
                     self.refresh()  # another process may have done this chunk meanwhile
                     todo = [text for text in chunk if hash_text(text) not in self.where]
@@ -201,11 +203,13 @@ class Shelf:
         finally:
             partial.unlink(missing_ok=True)
 
-    @contextmanager
-    def _alone(self) -> Iterator[None]:
-        with (self.folder / "lock").open("w") as file:
-            fcntl.flock(file, fcntl.LOCK_EX)  # released with the file, also when killed
-            yield
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    """One process at a time; whatever is partial in the folder is written by the one that is."""
+    with (folder / "lock").open("w") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # released with the file, also when killed
+        yield
 
 
 def _checksum(path: Path) -> str:

@@ -19,23 +19,11 @@ from safetensors.numpy import load_file, save
 
 from fusion.errors import FusionError
 from fusion.measure.rows import Row
+from fusion.output import check_output
 
 RESULTS = "results.json"
 TABLE = "results.csv"
 PER_QUERY = "per_query.safetensors"
-
-
-def check_output(folder: Path | str, overwrite: bool = False) -> None:
-    """Refuse an output folder in which something stands; call it before hours of work.
-
-    Raises:
-        FusionError: The folder is not empty and may not be overwritten, or is not a folder.
-    """
-    folder = Path(folder)
-    if folder.exists() and not folder.is_dir():
-        raise FusionError(f"{folder} is a file; choose a folder for the output")
-    if folder.is_dir() and any(folder.iterdir()) and not overwrite:
-        raise FusionError(f"{folder} exists and is not empty; choose another or use --overwrite")
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from matplotlib.layout_engine import ConstrainedLayoutEngine
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
 from fusion.errors import FusionError
-from fusion.measure.archive import check_output, read_report, whole_folder, write_records
+from fusion.measure.archive import read_report, whole_folder, write_records
 from fusion.measure.comparisons import REFERENCE, comparisons_of
 from fusion.measure.curves import best_coded, height_at, line_of, spread
 from fusion.measure.rows import Row, averaged_over_seeds
@@ -34,7 +34,6 @@ from fusion.measure.tables import (
 )
 
 __all__ = [
-    "check_output",
     "loss_figure",
     "ndcg_figure",
     "read_report",

@@ -285,10 +285,12 @@ def load_compressor(path: Path | str) -> FittedCompressor:
         raise FusionError(f"cannot read a compressor from {path}: {error}") from error
     if header is None:
         raise FusionError(f"{path} holds tensors but no compressor (no {FORMAT} in its header)")
-    config = json.loads(header)
-    kind = _KINDS.get(config["name"])
-    if kind is None:
-        raise FusionError(f"{path} holds the unknown compressor {config['name']!r}")
-    compressor = kind._restore(config, tensors)
-    compressor._shape = (config["in_dim"], config["out_dim"])
+    try:
+        config = json.loads(header)
+        if config["name"] not in _KINDS:
+            raise FusionError(f"{path} holds the unknown compressor {config['name']!r}")
+        compressor = _KINDS[config["name"]]._restore(config, tensors)
+        compressor._shape = (int(config["in_dim"]), int(config["out_dim"]))
+    except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
+        raise FusionError(f"{path} holds no compressor that this version knows: {error}") from error
     return compressor

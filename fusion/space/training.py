@@ -1,14 +1,12 @@
-"""Training of the head, on Lightning: the only room that knows it."""
+"""Training of the head, on Lightning."""
 
-import csv
 import logging
 import math
 import shutil
 import sys
 import tempfile
-import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +22,7 @@ from fusion.space.batches import Batches, HeldBack, Rows, Subset
 from fusion.space.compressors import PCA, HeadCompressor
 from fusion.space.distributed import gather_rows, is_first
 from fusion.space.head import FusionHead
+from fusion.space.keeping import Metrics, WholeCheckpoints, are_whole, interruptible, quiet
 from fusion.space.losses import LOSSES, NeighbourKL
 from fusion.space.plan import Plan, accelerator, make_plan
 from fusion.space.recipe import RECIPES, TrainConfig, check_dims
@@ -88,7 +87,7 @@ def _train(plan: Plan, folder: Path, resume: bool) -> HeadCompressor:
         every_n_epochs=plan.validate_every,
         enable_version_counter=False,
     )
-    callbacks: list[Callback] = [_Metrics(folder / "metrics.csv"), best, last]
+    callbacks: list[Callback] = [Metrics(folder / "metrics.csv"), best, last]
     if config.patience:
         callbacks.append(
             EarlyStopping(
@@ -101,7 +100,7 @@ def _train(plan: Plan, folder: Path, resume: bool) -> HeadCompressor:
         _log.warning(
             "BatchNorm: each process on a CPU takes statistics of its own share of a batch"
         )
-    with _quiet():
+    with quiet():
         trainer = lightning.Trainer(
             accelerator=kind,
             devices=plan.devices,
@@ -117,10 +116,11 @@ def _train(plan: Plan, folder: Path, resume: bool) -> HeadCompressor:
             enable_progress_bar=sys.stdout.isatty(),
             enable_model_summary=False,
             num_sanity_val_steps=0,
+            plugins=[WholeCheckpoints()],
             use_distributed_sampler=False,
         )
-        start = str(last_path) if resume and last_path.exists() else None
-        with _interruptible(trainer):
+        start = last_path if resume and are_whole(last_path, best_path) else None
+        with interruptible(trainer):
             trainer.fit(training, ckpt_path=start, weights_only=True)
     if first and best.best_model_score is not None:  # forked processes keep it to themselves
         _log.info("best of %d epochs: val/loss %.6g", plan.epochs, best.best_model_score)
@@ -272,67 +272,3 @@ class _Training(lightning.LightningModule):
                 f"the checkpoint was made with {key}={theirs.get(key)}, now it is {ours[key]}: "
                 "resume with the same settings, or start anew"
             )
-
-
-class _Metrics(Callback):
-    """One line an epoch in a CSV file, also across a resumed training."""
-
-    def __init__(self, path: Path) -> None:
-        self._path = path
-        self._rows: list[dict[str, Any]] = []
-
-    def on_train_start(self, trainer: lightning.Trainer, pl_module: Any) -> None:  # noqa: ANN401
-        """Keep the lines of the epochs that are not trained again."""
-        if trainer.current_epoch and self._path.exists():
-            with self._path.open(newline="", encoding="utf-8") as file:
-                kept = [r for r in csv.DictReader(file) if int(r["epoch"]) < trainer.current_epoch]
-            self._rows = list(kept)
-
-    def on_train_epoch_end(self, trainer: lightning.Trainer, pl_module: Any) -> None:  # noqa: ANN401
-        """Add the epoch's line; val/loss is empty where there was no validation."""
-        validated = (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) == 0
-        losses = {k: f"{v.item():.8g}" for k, v in trainer.callback_metrics.items()}
-        self._rows.append(
-            {
-                "epoch": trainer.current_epoch,
-                "step": trainer.global_step,
-                "lr": f"{trainer.optimizers[0].param_groups[0]['lr']:.6g}",
-                "train/loss": losses["train/loss"],
-                "val/loss": losses["val/loss"] if validated else "",
-            }
-        )
-        if trainer.is_global_zero:
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            partial = self._path.with_suffix(".partial")
-            with partial.open("w", newline="", encoding="utf-8") as file:
-                writer = csv.DictWriter(file, self._rows[0])
-                writer.writeheader()
-                writer.writerows(self._rows)
-            partial.replace(self._path)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Lightning's notes about hardware and data loaders are not for the person who trains."""
-    loggers = [logging.getLogger(f"lightning.{part}") for part in ("pytorch", "fabric")]
-    levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", module="lightning")
-            yield
-    finally:
-        for logger, level in zip(loggers, levels, strict=True):
-            logger.setLevel(level)
-
-
-@contextmanager
-def _interruptible(trainer: lightning.Trainer) -> Iterator[None]:
-    """Give Ctrl-C back to the caller: Lightning would end the process."""
-    try:
-        yield
-    except SystemExit as ended:
-        if not trainer.interrupted:
-            raise
-        raise KeyboardInterrupt from ended
