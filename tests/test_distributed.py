@@ -149,7 +149,9 @@ def test_two_processes_through_the_door(tmp_path):
     done = subprocess.run([*command, *several], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("loss: kl") == 1
-    assert len(done.stderr.splitlines()) == 1, done.stderr  # the best loss, said once
+    said = done.stderr.splitlines()
+    assert len(said) == len(set(said)) <= 2, done.stderr  # nothing is said twice
+    assert said[-1].startswith("best of 3 epochs")
     two = run_files(tmp_path / "run")
     from fusion import train
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
+from fusion.space.fields import check_types
 from fusion.space.head import HeadConfig
 from fusion.space.losses import LOSSES
 
@@ -59,7 +60,7 @@ _RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "clip_norm": ("0 (off) or more", lambda v: v >= 0),
     "validation": ("above 0 and below 1", lambda v: 0 < v < 1),
     "patience": ("0 (off) or more", lambda v: v >= 0),
-    "seed": ("0 or more", lambda v: v >= 0),
+    "seed": ("0 or more, below 2**32", lambda v: 0 <= v < 2**32),
     "devices": ("positive, or -1 for all", lambda v: v == -1 or v > 0),
     "nodes": ("positive", lambda v: v > 0),
 }
@@ -134,6 +135,7 @@ class TrainConfig:
     """Lightning's name of the way in which devices work together."""
 
     def __post_init__(self) -> None:
+        check_types(self)
         for name, choices in _CHOICES.items():
             if (value := getattr(self, name)) not in choices:
                 raise ValueError(f"{name} must be one of {', '.join(choices)}, got {value!r}")
