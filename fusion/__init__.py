@@ -17,6 +17,7 @@ _ROOMS = {
     "choose_weights": "fusion.space.weights",
     "fit_head": "fusion.space.training",
     "load": "fusion.model.folder",
+    "load_codebook": "fusion.model.folder",
     "load_compressor": "fusion.space.compressors",
     "nested_topk": "fusion.search.topk",
 }

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -86,12 +87,14 @@ def _evaluate_model(path: Path, options: dict[str, Any], folder: Path, overwrite
     from fusion.measure.exported import evaluate_model
     from fusion.measure.report import write_report
     from fusion.measure.tables import terminal_table
-    from fusion.model.folder import load
+    from fusion.model.folder import load, load_codebook
 
     if given := {"methods", "seeds", "budget"} & options.keys():
         raise ValueError(f"--{min(given)} is for a run; a model has one method and no chance")
     model: Any = load(path)
-    rows = evaluate_model(model, model[0].settings.dims, EvaluationConfig(**options))
+    config = EvaluationConfig(**options)
+    codebook = partial(load_codebook, path)
+    rows = evaluate_model(model, model[0].settings.dims, config, codebook)
     write_report(folder, rows, describe_environment() | {"model": path.name}, overwrite=overwrite)
     say(terminal_table(rows))
     say(f"table:  {folder / 'results.md'}")

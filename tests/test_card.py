@@ -66,7 +66,7 @@ def test_without_an_evaluation_no_number_is_made_up():
 def test_the_snippets_are_python_and_name_the_model():
     card = render_card("me/fused", SETTINGS, "t", "head")
     snippets = [part.split("```")[0] for part in card.split("```python\n")[1:]]
-    assert len(snippets) == 2
+    assert len(snippets) == 3
     for snippet in snippets:
         compile(snippet, "card", "exec")
         assert "me/fused" in snippet

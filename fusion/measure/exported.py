@@ -1,6 +1,6 @@
 """Evaluate an exported model from outside: texts go in, vectors come out, nothing else is known."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -9,7 +9,7 @@ from fusion.inputs.corpora import load_data
 from fusion.measure.evaluation import EvaluationConfig
 from fusion.measure.rows import Row, mean_rows
 from fusion.measure.sweep import Space, measure
-from fusion.space.codes import Precision
+from fusion.space.codes import Codebook, Precision
 from fusion.space.recipe import check_dims
 
 METHOD = "model"
@@ -26,25 +26,33 @@ class EmbeddingModel(Protocol):
 
 
 def evaluate_model(
-    model: EmbeddingModel, trained: Sequence[int], config: EvaluationConfig
+    model: EmbeddingModel,
+    trained: Sequence[int],
+    config: EvaluationConfig,
+    codebook: Callable[[Precision, int], Codebook] | None = None,
 ) -> list[Row]:
     """Measure a model at its widths; ``config.methods`` and ``config.seeds`` do not apply.
 
     Args:
         model: Whose full-width vectors are cut.
         trained: Its widths, ascending; the last is the full one.
-        config: Which data, and which of the widths.
+        config: Which data, which of the widths, and how documents are stored.
+        codebook: Gives the model's codes of a precision and width.
 
     Raises:
-        ValueError: A width that the model has not, or codes, which need a run's training vectors.
+        ValueError: A width that the model has not, or codes without ``codebook``.
     """
-    if any(precision is not Precision.FLOAT32 for precision in config.precisions):
-        raise ValueError("precisions of a model: float32 only; codes are measured on its RUN")
+    coded = [p for p in config.precisions if not p.is_float]
+    if coded and codebook is None:
+        raise ValueError(f"this model has no codes for {coded[0]}; ask for float32 or float16")
     dims = check_dims(config.dims or tuple(trained), trained[-1])
+    if coded and (untrained := sorted(set(dims) - set(trained))):
+        raise ValueError(f"the model has codes of its trained widths only, not of {untrained[0]}")
     rows: list[Row] = []
     sets = [load_data(name, config.split) for name in config.data]
     for data in sets:
         queries = model.encode_query(data.queries)  # (q, d)
         documents = model.encode_document(data.documents)  # (c, d)
-        rows += measure(data, [Space(METHOD, queries, documents)], dims)
+        space = Space(METHOD, queries, documents, codebook=codebook)
+        rows += measure(data, [space], dims, config.precisions)
     return rows + mean_rows(rows) if len(sets) > 1 else rows

@@ -5,7 +5,7 @@ rankings of all its widths.
 """
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -38,6 +38,8 @@ class Space:
     """float32 [n, d], vectors of training texts that codes are fitted on; float32 needs none."""
     dims: tuple[int, ...] | None = None
     """Widths to measure, instead of the sweep's: ``(d,)`` for a space that is not nested."""
+    codebook: Callable[[Precision, int], Codebook] | None = None
+    """Gives the codes of a precision and width, fitted elsewhere; instead of ``calibration``."""
 
     def __post_init__(self) -> None:
         for name in ("queries", "documents", "calibration"):
@@ -117,6 +119,15 @@ def _searched(
 
 
 def _coded(data: RetrievalData, space: Space, dim: int, precision: Precision) -> _Found:
+    book = _codebook(space, dim, precision)
+    decoded = book.decode(book.encode(space.documents))  # (c, dim)
+    indices = _ranked(data, space.queries, decoded, [dim])
+    return _Found(dim, precision, book.bytes_per_vector, indices[0])
+
+
+def _codebook(space: Space, dim: int, precision: Precision) -> Codebook:
+    if space.codebook is not None:
+        return space.codebook(precision, dim)
     if space.calibration is None and not precision.is_float:
         raise ValueError(
             f"{space.method} has no calibration vectors for {precision}; "
@@ -124,10 +135,7 @@ def _coded(data: RetrievalData, space: Space, dim: int, precision: Precision) ->
         )
     # A float precision fits nothing: the documents only tell it the width.
     fitted_on = space.documents[:1] if space.calibration is None else space.calibration
-    book = Codebook.fit(fitted_on, precision, dim, seed=space.seed)
-    decoded = book.decode(book.encode(space.documents))  # (c, dim)
-    indices = _ranked(data, space.queries, decoded, [dim])
-    return _Found(dim, precision, book.bytes_per_vector, indices[0])
+    return Codebook.fit(fitted_on, precision, dim, seed=space.seed)
 
 
 def _ranked(

@@ -6,9 +6,11 @@ what comes back, which costs no stored byte; a stored factor for each vector ran
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -197,11 +199,9 @@ class Codebook:
         """Write one safetensors file; nothing stands at ``path`` unless the write succeeded."""
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
-        about = {"format": FORMAT, "dim": self.dim}
-        about |= {"precision": str(self.precision), "coding": str(self.coding)}
         tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in TENSORS}
         partial = path.with_name(path.name + ".partial")
-        save_file(tensors, partial, metadata={"codebook": json.dumps(about)})
+        save_file(tensors, partial, metadata={"codebook": json.dumps(self.about)})
         partial.replace(path)
 
     @classmethod
@@ -215,13 +215,28 @@ class Codebook:
             with safe_open(path, framework="np") as file:
                 about = json.loads((file.metadata() or {})["codebook"])
                 tensors = {name: file.get_tensor(name) for name in TENSORS}
-            precision, coding = Precision(about["precision"]), Coding(about["coding"])
-            book = cls(precision, int(about["dim"]), **tensors, coding=coding)
-            book._check_tensors(about["format"])
+            return cls.restore(about, tensors)
         except FileNotFoundError:
             raise FusionError(f"{path}: no such file; fit a codebook and save it first") from None
         except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
             raise FusionError(f"{path}: not an intact codebook ({error}); save it again") from None
+
+    @property
+    def about(self) -> dict[str, str | int]:
+        """What is known of the codebook besides its tensors."""
+        about: dict[str, str | int] = {"format": FORMAT, "dim": self.dim}
+        return about | {"precision": str(self.precision), "coding": str(self.coding)}
+
+    @classmethod
+    def restore(cls, about: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> "Codebook":
+        """Put a codebook together from its ``about`` and its four tensors.
+
+        Raises:
+            KeyError, ValueError: they are not those of one codebook.
+        """
+        precision, coding = Precision(about["precision"]), Coding(about["coding"])
+        book = cls(precision, int(about["dim"]), **tensors, coding=coding)
+        book._check_tensors(about["format"])
         return book
 
     def _coded_axes_view(self, codes: np.ndarray) -> np.ndarray:
