@@ -118,7 +118,9 @@ import multiprocessing, os, random, signal, sys, time
 from pathlib import Path
 from test_bulk_job import run
 source, out, chance = Path(sys.argv[1]), Path(sys.argv[2]), random.Random(0)
-for kill in range(20):
+kill = killed = 0
+while killed < 20 and kill < 60:  # a child may be done before it is killed
+    kill += 1
     child = multiprocessing.get_context("fork").Process(
         target=run, args=(source, out, 0.005), kwargs={"resume": True, "shard_rows": 1}
     )
@@ -130,20 +132,20 @@ for kill in range(20):
     time.sleep(chance.uniform(0, 0.02))
     os.kill(child.pid, signal.SIGKILL)
     child.join()
+    killed += child.exitcode == -signal.SIGKILL
     print(child.exitcode, len(list(out.glob("part-*.parquet"))))
 """
 
 
 def test_twenty_kills_change_no_byte(source, tmp_path):
-    text = "".join(f"text number {row}\n" for row in range(200))
+    text = "".join(f"text number {row}\n" for row in range(400))
     (source / "a.txt").write_text(text + "\nnowhere\n", encoding="utf-8")
     out = tmp_path / "out"
     killed = elsewhere(KILLS, source, out)
     assert killed.returncode == 0, killed.stderr
     lines = [tuple(map(int, line.split())) for line in killed.stdout.splitlines()]
     codes, shards = zip(*lines, strict=True)
-    assert len(codes) == 20
-    assert codes.count(-signal.SIGKILL) >= 10  # a child may be done before it is killed
+    assert codes.count(-signal.SIGKILL) == 20
     assert list(shards) == sorted(shards)
     assert len(set(shards)) > 5
     out.mkdir(exist_ok=True)

@@ -211,21 +211,28 @@ def test_traceback_only_when_asked_for(run, tmp_path, capfd):
     assert loud.returncode == 1
 
 
-def test_ctrl_c_leaves_a_run_that_resumes(flags, tmp_path):
+@pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_a_stopped_training_resumes_to_equal_bytes(flags, tmp_path, sent, code):
     folder = tmp_path / "run"
-    arguments = [sys.executable, "-m", "fusion.train", *flags, "--epochs", "100000"]
-    arguments += ["--output", str(folder)]
-    process = subprocess.Popen(arguments, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    arguments = [*flags, "--epochs", "100", "--output"]
+    command = [sys.executable, "-m", "fusion.train", *arguments, str(folder)]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120
     while not (folder / "checkpoints" / "last.ckpt").exists() and time.monotonic() < deadline:
-        time.sleep(0.1)
-    os.kill(process.pid, signal.SIGINT)
+        time.sleep(0.01)
+    os.kill(process.pid, sent)
     _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert b"--resume" in errors
+    assert process.returncode == code
+    assert (b"--resume" in errors) is (sent == signal.SIGINT)
     assert b"Traceback" not in errors
     assert not (folder / "environment.json").exists()
-    assert (folder / "config.yaml").exists()
+    assert train.main([*arguments, str(folder), "--resume"]) == 0
+    assert train.main([*arguments, str(tmp_path / "calm")]) == 0
+    resumed, calm = (
+        {path.name: path.read_bytes() for path in each.iterdir()}
+        for each in (folder, tmp_path / "calm")
+    )
+    assert resumed == calm
 
 
 @pytest.mark.parametrize("door", ["train", "evaluate"])

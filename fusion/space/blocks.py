@@ -80,7 +80,7 @@ class Blocks:
         # Beyond these bounds float32 holds neither a scaled block nor its squared norm.
         if not all(w == 0 or 1e-9 <= w <= 1e9 for w in self.weights) or not any(self.weights):
             raise ValueError(
-                f"weights must be 0, or from 1e-9 to 1e9, and not all 0, got {self.weights}"
+                f"weights must be 0 or more (from 1e-9 to 1e9) and not all 0, got {self.weights}"
             )
 
     @property
