@@ -26,8 +26,8 @@ EXAMPLES = """\
   python -m fusion.encode models/mine --input corpus/ --output vectors \\
       --engine ray --ray-address auto
 """
-PRECISIONS = ("float32", "float16", "int8", "uint8", "int4", "binary", "ubinary")
-MODEL_FLAGS = ("role", "truncate_dim", "precision", "dtype", "batch_size", "threads")
+PRECISIONS = ("float32", "float16", "int8", "uint8", "int4", "int3", "int2", "binary", "ubinary")
+MODEL_FLAGS = ("role", "truncate_dim", "precision", "codes", "dtype", "batch_size", "threads")
 RAY_FLAGS = ("ray_address", "workers")
 JOB_FLAGS = ("shard_rows", "strict", "resume", "overwrite")
 
@@ -47,6 +47,9 @@ def _parser() -> argparse.ArgumentParser:
     add("--role", choices=["document", "query"], help="whose prompts to use (default document)")
     add("--truncate-dim", type=int, metavar="D", help="width (default: all of the model's)")
     add("--precision", choices=PRECISIONS, help="default float32")
+    add("--codes", choices=["plain", "fitted"], help="plain: what vector databases take (default); "
+        "fitted: the model's own, which rank better and fusion.load_codebook reads (always with "
+        "int3 and int2)")  # fmt: skip
     add("--text-fields", type=comma_list, help="joined by spaces (default text)")
     add("--id-field", help="default _id or id; else FILE:NUMBER is the id")
     add("--batch-size", type=int, metavar="N", help="texts that an encoder takes at once (32)")

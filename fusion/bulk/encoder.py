@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fusion.bulk.shards import PRECISIONS
+from fusion.bulk.coders import KINDS, PRECISIONS, Coder, FittedCoder, PlainCoder, kind_of
 
 DTYPES = ("float32", "bfloat16", "float16")
 
@@ -24,6 +24,8 @@ class EncodeConfig:
     """Width; all columns when None."""
     precision: str = "float32"
     """One of ``PRECISIONS``."""
+    codes: str = ""
+    """``plain`` or ``fitted``; by default plain where the precision has plain codes."""
     dtype: str = "float32"
     """Of the encoders' weights."""
     batch_size: int = 32
@@ -32,11 +34,14 @@ class EncodeConfig:
     """Of each process on a CPU; by default all cores, and one for each actor of Ray."""
 
     def __post_init__(self) -> None:
-        choices = {"role": ("document", "query"), "precision": tuple(PRECISIONS), "dtype": DTYPES}
+        choices = {"role": ("document", "query"), "precision": PRECISIONS, "dtype": DTYPES}
+        choices["codes"] = ("", *KINDS)
         for name, known in choices.items():
             if getattr(self, name) not in known:
                 value = getattr(self, name)
-                raise ValueError(f"{name} {value!r} is unknown; choose among {', '.join(known)}")
+                words = ", ".join(filter(None, known))
+                raise ValueError(f"{name} {value!r} is unknown; choose among {words}")
+        kind_of(self.precision, self.codes)
         if self.truncate_dim is not None and self.truncate_dim < 1:
             raise ValueError(f"truncate-dim must be at least 1, got {self.truncate_dim}")
         if self.batch_size < 1:
@@ -86,15 +91,17 @@ class ModelEncoder:
             "role": config.role,
             "width": width,
             "precision": config.precision,
+            "codes": kind_of(config.precision, config.codes),
             "encoder_dtype": config.dtype,
             "batch_size": config.batch_size,
         }
-        empty = self._codes(np.zeros((1, width), np.float32))  # also checks the precision
+        self.coder = self._coder(width)
+        empty = self.coder.encode(np.ones((1, width), np.float32))
         self.about = {
-            "list_of": PRECISIONS[config.precision],
+            "list_of": self.coder.list_of,
             "list_size": empty.shape[1],
             "bytes_per_vector": empty.nbytes,
-            "ranges": self._ranges(width),
+            "ranges": self.coder.ranges,
         }
 
     def encode(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -109,19 +116,13 @@ class ModelEncoder:
         vectors = np.asarray(vectors, dtype=np.float32)  # (n, d)
         norms = np.linalg.norm(vectors, axis=1)  # (n,)
         good = np.isfinite(norms) & (norms > 0)
-        return self._codes(np.where(good[:, None], vectors, 0)), good
+        return self.coder.encode(np.where(good[:, None], vectors, 0)), good
 
-    def _codes(self, vectors: np.ndarray) -> np.ndarray:
-        if self.config.precision in ("float32", "float16"):
-            return vectors.astype(self.config.precision)
-        codes = np.asarray(self.model.quantize(vectors.astype(np.float32), self.config.precision))
-        return codes.astype(PRECISIONS[self.config.precision], copy=False)
-
-    def _ranges(self, width: int) -> list[list[float]] | None:
-        """Lowest and highest value of each column, where codes are levels between them."""
-        if self.config.precision not in ("int8", "uint8", "int4"):
-            return None
-        return self.model.quantization_ranges(self.config.precision, width).tolist()
+    def _coder(self, width: int) -> Coder:
+        precision = self.config.precision
+        if kind_of(precision, self.config.codes) == "fitted":
+            return FittedCoder(self.config.model, precision, width)
+        return PlainCoder(self.model, precision, width)
 
 
 def model_hash(model: Any) -> str:  # noqa: ANN401 - a SentenceTransformer

@@ -15,15 +15,6 @@ from fusion.bulk.arrow import arrow, parquet
 from fusion.bulk.reader import Row
 from fusion.errors import FusionError
 
-PRECISIONS = {  # what a list of an embedding column holds
-    "float32": "float32",
-    "float16": "float16",
-    "int8": "int8",
-    "uint8": "uint8",
-    "int4": "uint8",  # two columns a byte, the first one high
-    "binary": "int8",  # eight signs a byte, minus 128, as sentence-transformers packs them
-    "ubinary": "uint8",
-}
 NAME = re.compile(r"part-\d{6,12}\.parquet")
 HEX = re.compile(r"[0-9a-f]{32,64}")
 
@@ -114,7 +105,7 @@ def write_shard(
     Args:
         folder: Of the output.
         chunk: The n rows.
-        codes: [n, width] of a type in ``PRECISIONS``.
+        codes: [n, width] as a ``Coder`` gives them.
         kept: bool [n], rows that have a direction.
         about: Goes into the file's metadata, so that a shard that was moved explains itself.
 
