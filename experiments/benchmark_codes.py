@@ -17,19 +17,18 @@ Appends one record to experiments/results/benchmark_codes.json. Needs faiss-cpu 
 """
 
 import argparse
-import importlib.metadata
 import json
-import os
-import platform
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from fusion.environment import describe_environment
 from fusion.inputs.corpora import RetrievalData, load_data
 from fusion.inputs.encoders import load_encoder
 from fusion.inputs.store import Role, Store
@@ -59,6 +58,19 @@ OURS = {
 PEERS = ("pq", "opq")
 
 Scorer = Callable[[np.ndarray], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Coded:
+    """Coded documents, ready to be asked."""
+
+    bytes_per_vector: int
+    shared_bytes: int
+    """What decoding needs besides the codes, once for all vectors: levels, centroids, axes."""
+    asymmetric: Scorer
+    """Scores of float queries."""
+    symmetric: Scorer
+    """Scores of queries that are coded too."""
 
 
 @dataclass(frozen=True)
@@ -127,20 +139,22 @@ def make_split(data: RetrievalData, documents: np.ndarray, pca: PCA) -> Split:
     return Split(data.split, pca.transform(queries), judgements, data.exclude, full)
 
 
-def our_codes(
-    corpus: Corpus, width: int, precision: str, method: str, seed: int
-) -> tuple[int, Scorer, Scorer]:
-    """Bytes a vector, the scorer of float queries, the scorer of coded ones."""
+def our_codes(corpus: Corpus, width: int, precision: str, method: str, seed: int) -> Coded:
+    """Codes of ours."""
     book = Codebook.fit(corpus.fitted_on, precision, width, seed=seed, **OURS[method])
     codes = book.encode(corpus.documents)
-    return (
+    # The axes of a random rotation come back from the seed.
+    parts = (book.mean, book.scale, book.levels)
+    axes = () if OURS[method].get("rotation") != "fitted" else (book.axes,)
+    return Coded(
         book.bytes_per_vector,
+        sum(part.nbytes for part in (*parts, *axes)),
         lambda queries: book.score(queries, codes),
         lambda queries: book.score(queries, codes, symmetric=True),
     )
 
 
-def peer_codes(corpus: Corpus, width: int, parts: int, method: str) -> tuple[int, Scorer, Scorer]:
+def peer_codes(corpus: Corpus, width: int, parts: int, method: str) -> Coded:
     """FAISS's product quantiser, a byte a part, after its own rotation for opq."""
     import faiss
 
@@ -160,8 +174,10 @@ def peer_codes(corpus: Corpus, width: int, parts: int, method: str) -> tuple[int
         return unit(index.sa_decode(index.sa_encode(unit(x))))
 
     documents = coded(corpus.documents)
-    return (
+    centroids, axes = 256 * width, width * width if method == "opq" else 0
+    return Coded(
         index.sa_code_size(),
+        4 * (centroids + axes),
         lambda queries: unit(queries) @ documents.T,
         lambda queries: coded(queries) @ documents.T,
     )
@@ -192,16 +208,17 @@ def measure(
     for budget, width, precision, method, seed in attempts(budgets, methods, seeds):
         start = time.perf_counter()
         if method in PEERS:
-            size, asymmetric, symmetric = peer_codes(corpus, width, budget, method)
+            coded = peer_codes(corpus, width, budget, method)
         else:
-            size, asymmetric, symmetric = our_codes(corpus, width, precision, method, seed)
+            coded = our_codes(corpus, width, precision, method, seed)
         took = time.perf_counter() - start
         for split in corpus.splits:
             row = {"data": corpus.name, "split": split.name, "budget": budget}
-            row |= {"bytes_per_vector": size, "method": method, "dim": width}
+            row |= {"bytes_per_vector": coded.bytes_per_vector, "method": method, "dim": width}
+            row |= {"shared_bytes_per_vector": coded.shared_bytes / len(corpus.documents)}
             row |= {"precision": precision, "seed": seed, "full_ndcg_at_10": split.full}
-            row["share"] = ndcg(asymmetric(split.queries), split) / split.full
-            row["share_both_coded"] = ndcg(symmetric(split.queries), split) / split.full
+            row["share"] = ndcg(coded.asymmetric(split.queries), split) / split.full
+            row["share_both_coded"] = ndcg(coded.symmetric(split.queries), split) / split.full
             yield row | {"fit_and_encode_seconds": round(took, 2)}
         print(
             corpus.name, budget, method, f"{width} x {precision}", f"{row['share']:.3f}", flush=True
@@ -210,25 +227,18 @@ def measure(
 
 def summarize(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Mean share of each code over seeds and splits, then over data sets; the best first."""
-    shares: dict[tuple, dict[str, list[tuple[float, float]]]] = {}
+    shares: dict[tuple, dict[str, list[tuple[float, float, float]]]] = {}
     for row in rows:
         key = (row["budget"], row["method"], row["dim"], row["precision"])
-        both = (row["share"], row["share_both_coded"])
-        shares.setdefault(key, {}).setdefault(row["data"], []).append(both)
+        measured = (row["share"], row["share_both_coded"], row["shared_bytes_per_vector"])
+        shares.setdefault(key, {}).setdefault(row["data"], []).append(measured)
     table = []
     for (budget, method, dim, precision), of_data in shares.items():
         mean = np.mean([np.mean(pairs, axis=0) for pairs in of_data.values()], axis=0)
         entry = {"budget": budget, "method": method, "dim": dim, "precision": precision}
-        table.append(entry | {"share": float(mean[0]), "share_both_coded": float(mean[1])})
+        entry |= {"share": float(mean[0]), "share_both_coded": float(mean[1])}
+        table.append(entry | {"shared_bytes_per_vector": float(mean[2])})
     return sorted(table, key=lambda e: (e["budget"], -e["share"]))
-
-
-def environment() -> dict[str, Any]:
-    """Versions and hardware."""
-    names = ("numpy", "faiss-cpu", "sentence-transformers", "torch")
-    installed = {d.metadata["Name"].lower(): d.version for d in importlib.metadata.distributions()}
-    versions = {name: installed.get(name) for name in names}
-    return versions | {"python": platform.python_version(), "cpu_cores": os.cpu_count()}
 
 
 def main() -> None:
@@ -239,7 +249,7 @@ def main() -> None:
     parser.add_argument("--power", type=float, default=-0.1)
     parser.add_argument("--methods", default=",".join(OURS))
     parser.add_argument("--budgets", default=",".join(map(str, SHAPES)), help="bytes a vector")
-    parser.add_argument("--seeds", default="0,1")
+    parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--output", type=Path, default=RESULTS)
     args = parser.parse_args()
     seeds = [int(seed) for seed in args.seeds.split(",")]
@@ -251,7 +261,11 @@ def main() -> None:
     ]
     config = {k: v for k, v in vars(args).items() if k != "output"}
     record = {"date": datetime.now(UTC).isoformat(timespec="seconds"), "config": config}
-    record |= {"environment": environment(), "summary": summarize(rows), "rows": rows}
+    record |= {
+        "environment": describe_environment() | {"faiss-cpu": version("faiss-cpu")},
+        "summary": summarize(rows),
+        "rows": rows,
+    }
     records = json.loads(args.output.read_text()) if args.output.exists() else []
     args.output.parent.mkdir(parents=True, exist_ok=True)
     args.output.write_text(json.dumps([*records, record], indent=1) + "\n")

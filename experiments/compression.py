@@ -16,19 +16,17 @@ Writes experiments/results/compression_{setting}.json.
 import argparse
 import json
 import logging
-import platform
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
+from fusion.environment import describe_environment
 from fusion.inputs.catalogue import Role
 from fusion.inputs.corpora import RetrievalData, load_data
 from fusion.inputs.encoders import load_encoder
@@ -37,6 +35,8 @@ from fusion.inputs.texts import load_texts
 from fusion.measure.comparisons import comparisons_of
 from fusion.measure.rows import MEAN, Row, mean_rows
 from fusion.measure.sweep import Space, measure
+from fusion.run import fuse_sentences
+from fusion.space.batches import Queries
 from fusion.space.blocks import Blocks
 from fusion.space.codes import Codebook, Precision
 from fusion.space.compressor import FittedCompressor
@@ -93,6 +93,8 @@ class Texts:
     """float32 [n, D]."""
     source: str
     """Name of the texts that are fitted on."""
+    queries: Queries | None
+    """Sentences of those texts, fused, that our head learns from too."""
 
 
 @dataclass(frozen=True)
@@ -123,9 +125,14 @@ def embed_all(setting: Setting) -> Iterator[Texts]:
     def fused(texts: Sequence[str], role: Role) -> np.ndarray:
         return blocks.transform([store.embed(e, texts, role) for e in encoders])
 
-    outside = None
+    def sentences(texts: Sequence[str]) -> Queries | None:
+        count = setting.trained(setting.ours, 0).sentences
+        return fuse_sentences(blocks, encoders, texts, count, store)
+
+    outside = queries = None
     if setting.name == "wikipedia":
-        outside = fused(load_texts(TEXTS, MAX_TEXTS).texts, Role.DOCUMENT)
+        paragraphs = load_texts(TEXTS, MAX_TEXTS).texts
+        outside, queries = fused(paragraphs, Role.DOCUMENT), sentences(paragraphs)
     for name in DATA:
         sets = [load_data(name, split) for split in ("test", *_choice_split(name))]
         documents = fused(sets[0].documents, Role.DOCUMENT)
@@ -134,6 +141,7 @@ def embed_all(setting: Setting) -> Iterator[Texts]:
             documents,
             documents if outside is None else outside,
             f"data:{name}" if outside is None else TEXTS,
+            sentences(sets[0].documents) if outside is None else queries,
         )
 
 
@@ -161,7 +169,8 @@ class Heads:
             else:
                 began = time.monotonic()
                 config = setting.trained(recipe, seed)
-                self._kept[key] = fit_head(texts.fitted_on, config, setting.dims)
+                queries = texts.queries if config.sentences else None
+                self._kept[key] = fit_head(texts.fitted_on, config, setting.dims, queries=queries)
                 self.seconds[key] = round(time.monotonic() - began, 1)
                 log.info("%s trained in %.0f s", key, self.seconds[key])
                 if path:
@@ -278,14 +287,8 @@ def run(setting: Setting) -> dict[str, Any]:
 def environment() -> dict[str, Any]:
     """Versions, hardware, commit and date."""
     commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    return {
-        "torch": version("torch"),
-        "numpy": version("numpy"),
-        "threads": torch.get_num_threads(),
-        "machine": platform.machine(),
-        "commit": commit.stdout.strip(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+    when = datetime.now(UTC).isoformat(timespec="seconds")
+    return describe_environment() | {"commit": commit.stdout.strip(), "date": when}
 
 
 def main() -> None:

@@ -51,6 +51,7 @@ def _section(report: dict[str, Any]) -> list[str]:
         f"Mean test nDCG@10 of NFCorpus, SciFact and ArguAna; {' and '.join(report['encoders'])}, "
         f"squared block weights {weights}; heads: mean and range over {len(seeds)} seeds; "
         f"the paper's recipe with {report['recipes']['paper']['epochs']} epochs. "
+        f"Our heads took {_training(report)} s to train, {where['threads']} thread(s). "
         f"Commit {where['commit']}, {where['date'][:10]}.",
         "",
         *_floats(report),
@@ -60,6 +61,12 @@ def _section(report: dict[str, Any]) -> list[str]:
         *_reading(report),
         "",
     ]
+
+
+def _training(report: dict[str, Any]) -> str:
+    """From the quickest training of our recipe to the longest, in seconds."""
+    seconds = [s for key, s in report["training_seconds"].items() if key.startswith(report["ours"])]
+    return f"{min(seconds):.0f} to {max(seconds):.0f}" if seconds else "an unknown number of"
 
 
 def _means(report: dict[str, Any], method: str) -> dict[int, np.ndarray]:

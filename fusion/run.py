@@ -22,9 +22,11 @@ from fusion.environment import describe_environment
 from fusion.errors import FusionError
 from fusion.inputs.catalogue import PAPER_QUARTET, Role
 from fusion.inputs.encoders import TextEncoder, load_encoder
+from fusion.inputs.precomputed import PrecomputedEncoder
 from fusion.inputs.store import Store
-from fusion.inputs.texts import Texts, load_texts, pseudo_queries
+from fusion.inputs.texts import Texts, load_texts, pseudo_queries, query_like
 from fusion.output import check_output, write_whole
+from fusion.space.batches import Queries
 from fusion.space.blocks import Blocks, Normalization
 from fusion.space.compressor import FittedCompressor
 from fusion.space.compressors import PCA, load_compressor
@@ -169,11 +171,19 @@ def train(config: RunConfig, folder: Path, *, overwrite: bool = False, resume: b
     if config.weights == AUTO:
         blocks = replace(blocks, weights=auto_weights(encoders, texts, blocks.normalize, store))
     fused = fuse(blocks, encoders, texts.texts, Role.DOCUMENT, store, texts.ids)
+    queries = fuse_sentences(blocks, encoders, texts.texts, config.train.sentences, store)
     resolved = replace(config, dims=dims, weights=blocks.weights)
-    return _fit(resolved, blocks, fused, folder, resume)
+    return _fit(resolved, blocks, fused, queries, folder, resume)
 
 
-def _fit(config: RunConfig, blocks: Blocks, fused: np.ndarray, folder: Path, resume: bool) -> Run:
+def _fit(
+    config: RunConfig,
+    blocks: Blocks,
+    fused: np.ndarray,
+    queries: Queries | None,
+    folder: Path,
+    resume: bool,
+) -> Run:
     from fusion.space.training import fit_head  # lightning takes seconds to import
 
     first = is_first(config.train)
@@ -184,7 +194,7 @@ def _fit(config: RunConfig, blocks: Blocks, fused: np.ndarray, folder: Path, res
     pca = PCA().fit(fused)
     if first:
         pca.save(folder / "pca.safetensors")
-    head = fit_head(fused, config.train, config.dims, folder=folder, resume=resume)
+    head = fit_head(fused, config.train, config.dims, queries=queries, folder=folder, resume=resume)
     run = Run(config, blocks, {"pca": pca, "head": head}, _sample(fused), describe_environment())
     if first:
         head.save(folder / "head.safetensors")
@@ -240,6 +250,27 @@ def fuse(
     shape = (len(texts), blocks.width)
     room = None if 4 * shape[0] * shape[1] <= IN_MEMORY else _map_room(store.root, shape)
     return blocks.transform(stored, room)
+
+
+def fuse_sentences(
+    blocks: Blocks,
+    encoders: Sequence[TextEncoder],
+    texts: Sequence[str],
+    count: int,
+    store: Store,
+) -> Queries | None:
+    """Embed up to ``count`` sentences of each text as queries; None where there are none to have.
+
+    Embeddings that lie in files are of whole texts: with such an encoder there are none.
+    """
+    if count and any(isinstance(encoder, PrecomputedEncoder) for encoder in encoders):
+        logger.warning("no sentences are learned from: an encoder reads its embeddings from files")
+        return None
+    sentences, owners = query_like(texts, count)
+    if not sentences:
+        return None
+    logger.info("%d sentences to learn from", len(sentences))
+    return Queries(fuse(blocks, encoders, sentences, Role.QUERY, store), np.array(owners))
 
 
 def _map_room(folder: Path, shape: tuple[int, int]) -> np.ndarray:

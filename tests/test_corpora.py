@@ -5,7 +5,7 @@ import pytest
 
 from fusion.errors import FusionError
 from fusion.inputs.corpora import load_data, load_documents
-from fusion.inputs.texts import load_texts, pseudo_queries
+from fusion.inputs.texts import load_texts, pseudo_queries, query_like
 
 
 @pytest.fixture
@@ -122,3 +122,12 @@ def test_pseudo_queries_are_first_sentences_of_texts_that_have_a_rest():
     queries, rests = pseudo_queries(["Too short. Really.", *texts], 3)
     assert queries == [f"This is the opening sentence number {row}." for row in (0, 2, 4)]
     assert rests == [rest] * 3
+
+
+def test_query_like_sentences_are_spread_over_a_text_and_name_it():
+    five = [f"Sentence number {word} has five words." for word in ("one", "two", "three", "four")]
+    texts = ["Only one sentence of enough words.", " ".join(five), "Too short. Still.", five[0]]
+    assert query_like(texts, 0) == ([], [])
+    assert query_like(texts, 1) == ([five[0]], [1])
+    assert query_like(texts, 2) == ([five[0], five[3]], [1, 1])
+    assert query_like([" ".join(five), *texts], 9) == (five + five, [0] * 4 + [2] * 4)

@@ -29,14 +29,15 @@ def slow_mse(student, teacher, dims):
 
 
 @oracle("kl")
-def slow_kl(student, teacher, dims, temperature=0.05):
+def slow_kl(student, teacher, dims, temperature=0.05, student_temperature=None, spread=0.0):
     n, total = len(student), 0.0
     for dim in dims:
+        softness = (student_temperature or temperature) * (dims[-1] / dim) ** spread
         for i in range(n):
             others = [j for j in range(n) if j != i]
             given = torch.stack([cosine(student[i, :dim], student[j, :dim]) for j in others])
             wanted = torch.stack([cosine(teacher[i], teacher[j]) for j in others])
-            given, wanted = (given / temperature).softmax(0), (wanted / temperature).softmax(0)
+            given, wanted = (given / softness).softmax(0), (wanted / temperature).softmax(0)
             total = total + (wanted * (wanted / given).log()).sum() / n
     return total
 
@@ -62,6 +63,49 @@ def test_value_and_gradient_equal_a_double_loop(name, dims, pair):
     expected, expected_gradient = value_and_gradient(ORACLES[name], *pair, dims)
     torch.testing.assert_close(value, expected)
     torch.testing.assert_close(gradient, expected_gradient)
+
+
+@pytest.mark.parametrize(
+    "softness",
+    [{"student_temperature": 0.2}, {"spread": 0.5}, {"student_temperature": 0.1, "spread": 1.0}],
+)
+def test_student_has_its_own_temperature_at_each_width(softness, pair):
+    settings, dims = {"temperature": 0.3, **softness}, (2, 3, 8)
+    value, gradient = value_and_gradient(NeighbourKL(**settings), *pair, dims)
+    slow = lambda student, teacher, dims: slow_kl(student, teacher, dims, **settings)  # noqa: E731
+    expected, expected_gradient = value_and_gradient(slow, *pair, dims)
+    torch.testing.assert_close(value, expected)
+    torch.testing.assert_close(gradient, expected_gradient)
+
+
+def slow_kl_with_queries(student, teacher, dims, queries, temperature=0.3):
+    n, total = len(student), 0.0
+    texts = n - queries
+    for dim in dims:
+        for i in range(n):
+            others = [j for j in range(texts) if j != i]
+            given = torch.stack([cosine(student[i, :dim], student[j, :dim]) for j in others])
+            wanted = torch.stack([cosine(teacher[i], teacher[j]) for j in others])
+            given, wanted = (given / temperature).softmax(0), (wanted / temperature).softmax(0)
+            rows = texts if i < texts else queries
+            total = total + (wanted * (wanted / given).log()).sum() / rows
+    return total
+
+
+@pytest.mark.parametrize("queries", [1, 3])
+def test_queries_are_compared_with_texts_and_nothing_with_them(queries, pair):
+    loss = NeighbourKL(temperature=0.3)
+    ours = value_and_gradient(lambda s, t, d: loss(s, t, d, queries), *pair, (2, 3, 8))
+    slow = value_and_gradient(
+        lambda s, t, d: slow_kl_with_queries(s, t, d, queries), *pair, (2, 3, 8)
+    )
+    torch.testing.assert_close(ours[0], slow[0])
+    torch.testing.assert_close(ours[1], slow[1])
+
+
+def test_mse_takes_no_queries(pair):
+    with pytest.raises(ValueError, match="queries need the loss kl"):
+        GramMSE()(*pair, (8,), 2)
 
 
 @pytest.mark.parametrize("name", LOSSES)
@@ -140,3 +184,10 @@ def test_nothing_is_computed_for_a_gradient_that_nobody_wants(pair, monkeypatch)
 def test_temperature_must_be_positive():
     with pytest.raises(ValueError, match="temperature must be positive, got 0"):
         NeighbourKL(temperature=0)
+
+
+def test_student_temperature_and_spread_must_make_sense():
+    with pytest.raises(ValueError, match="student_temperature must be positive, got 0"):
+        NeighbourKL(student_temperature=0)
+    with pytest.raises(ValueError, match="spread must be 0 or more, got -1"):
+        NeighbourKL(spread=-1)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from fusion.errors import FusionError
-from fusion.space.batches import Batches, HeldBack, Rows, split
+from fusion.space.batches import Batches, HeldBack, Queries, Rows, split
 from fusion.space.compressors import PCA, HeadCompressor, load_compressor
 from fusion.space.losses import GramMSE, NeighbourKL
 from fusion.space.training import TrainConfig, _Training, fit_head, make_plan
@@ -162,7 +162,7 @@ def test_a_share_of_the_start_is_kept(embeddings):
     start = PCA(16, power=kept.config.start_power).fit(embeddings[train.numpy()]).matrix
     expected = 0.25 * start.T + 0.75 * learned.head.linear.weight.detach().numpy()
     np.testing.assert_allclose(kept.head.linear.weight.detach(), expected, rtol=1e-4, atol=1e-6)
-    with pytest.raises(ValueError, match=r"keep_start is 0\.3, but only a linear head"):
+    with pytest.raises(ValueError, match=r"keep_start is 0\.1, but only a linear head"):
         TrainConfig(head="paper")
 
 
@@ -174,7 +174,8 @@ def test_the_scaled_teacher_is_the_full_pca_space(embeddings):
     rows = embeddings[plan.train.numpy()]
     student = PCA(16, power=-0.3).fit(rows).transform(rows[:50])
     teacher = PCA(power=-0.2).fit(rows).transform(rows[:50])
-    expected = NeighbourKL()(torch.from_numpy(student), torch.from_numpy(teacher), DIMS)
+    loss = NeighbourKL(config.temperature, config.student_temperature, config.spread)
+    expected = loss(torch.from_numpy(student), torch.from_numpy(teacher), DIMS)
     torch.testing.assert_close(training._loss(plan.train[:50]), expected, rtol=1e-3, atol=1e-5)
 
 
@@ -351,3 +352,51 @@ def test_bad_embeddings_are_one_clear_line(embeddings):
 def test_a_missing_gpu_is_named(embeddings):
     with pytest.raises(FusionError, match="device cuda was asked for"):
         fit_head(embeddings, TrainConfig.of("paper", device="cuda"), DIMS)
+
+
+def test_a_text_gives_one_of_its_queries_each_turn_and_none_where_it_has_none():
+    queries = Queries(np.zeros((4, 2), np.float32), np.array([0, 2, 2, 2]))
+    texts = torch.tensor([2, 0, 1, 3])
+    turns = [queries.of(texts, turn).tolist() for turn in range(4)]
+    assert turns == [[1, 0, -1, -1], [2, 0, -1, -1], [3, 0, -1, -1], [1, 0, -1, -1]]
+
+
+@pytest.mark.parametrize("owners", [[0, 1], [1, 0, 2]])
+def test_owners_ascend_and_fit_the_queries(owners):
+    with pytest.raises(ValueError, match="owners must ascend, one for each of the 3 queries"):
+        Queries(np.zeros((3, 2), np.float32), np.array(owners))
+
+
+def test_queries_bring_their_own_neighbours_closer(embeddings):
+    # Queries lie in two columns that the texts hardly use: PCA leaves them out.
+    rng = np.random.default_rng(1)
+    topics = rng.normal(size=(300, 2)).astype(np.float32)
+    texts = np.hstack([embeddings, 0.3 * topics])
+    asked = np.hstack([0 * embeddings, topics])
+    config = TrainConfig.of("fusion", steps=60, batch_size=64, lr=0.02, keep_start=0.0)
+    kept = []
+    for queries in (None, Queries(asked, np.arange(300))):
+        head = fit_head(texts, config, DIMS, queries=queries)
+        given, corpus = head.transform(asked)[:, :4], head.transform(texts)[:, :4]
+        found = torch.cosine_similarity(
+            torch.from_numpy(given)[:, None], torch.from_numpy(corpus)[None], dim=-1
+        )  # (q, c)
+        wanted = torch.cosine_similarity(
+            torch.from_numpy(asked)[:, None], torch.from_numpy(texts)[None], dim=-1
+        )  # (q, c)
+        pairs = zip(wanted.topk(10).indices.tolist(), found.topk(10).indices.tolist(), strict=True)
+        kept.append(np.mean([len(set(a) & set(b)) for a, b in pairs]))
+    assert kept[1] > 1.5 * kept[0]
+
+
+def test_a_checkpoint_knows_its_queries(embeddings):
+    plans = [
+        make_plan(embeddings, TrainConfig(), DIMS, queries).identity
+        for queries in (None, Queries(embeddings[:3], np.arange(3)))
+    ]
+    assert plans[0] != plans[1]
+
+
+def test_sentences_need_the_loss_kl():
+    with pytest.raises(ValueError, match="the loss mse compares texts only"):
+        TrainConfig.of("paper", sentences=1)

@@ -12,6 +12,8 @@ from fusion.inputs.hub import not_found, wikipedia_from_hub
 from fusion.inputs.jsonl import parse_object, read_lines
 from fusion.inputs.pydocs import paragraphs
 
+_SENTENCE_ENDS = re.compile(r"(?<=[a-z0-9)\"'%\]][.!?])\s+(?=[A-Z\"'(0-9])")
+
 
 @dataclass(frozen=True)
 class Texts:
@@ -115,6 +117,28 @@ def pseudo_queries(texts: Sequence[str], count: int) -> tuple[list[str], list[st
     step = max(1, len(pairs) // count)
     chosen = pairs[::step][:count]
     return [query for query, _ in chosen], [rest for _, rest in chosen]
+
+
+def query_like(texts: Sequence[str], count: int) -> tuple[list[str], list[int]]:
+    """Cut query-like parts out of texts: single sentences, from the first one to the last.
+
+    Args:
+        texts: n texts.
+        count: At most so many sentences of each text, evenly spaced over it.
+
+    Returns:
+        Sentences of 5 to 60 words, and the index of the text that each comes from, ascending. A
+        text that has fewer than two of them gives none: its one sentence would be the text itself.
+    """
+    parts: list[str] = []
+    owners: list[int] = []
+    for index, text in enumerate(texts):
+        sentences = [s for s in _SENTENCE_ENDS.split(text) if 5 <= len(s.split()) <= 60]
+        kept = min(count, len(sentences)) if len(sentences) > 1 else 0
+        last = (len(sentences) - 1) / max(kept - 1, 1)
+        parts += [sentences[round(step * last)] for step in range(kept)]
+        owners += [index] * kept
+    return parts, owners
 
 
 def _split_sentence(text: str) -> tuple[str, str] | None:

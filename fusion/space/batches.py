@@ -60,6 +60,36 @@ class Subset:
 
 
 @dataclass(frozen=True)
+class Queries:
+    """Query-like parts of the training texts, such as single sentences, by the text's index.
+
+    Example:
+        >>> queries = Queries(np.zeros((3, 2), np.float32), np.array([0, 2, 2]))
+        >>> queries.of(torch.tensor([0, 1, 2]), turn=1)
+        tensor([ 0, -1,  2])
+    """
+
+    embeddings: np.ndarray
+    """``[m, D]``."""
+    owners: np.ndarray
+    """Int64 ``[m]``, ascending: the text that each is a part of."""
+
+    def __post_init__(self) -> None:
+        if len(self.owners) != len(self.embeddings) or (np.diff(self.owners) < 0).any():
+            raise ValueError(
+                f"owners must ascend, one for each of the {len(self.embeddings)} queries"
+            )
+
+    def of(self, indices: Tensor, turn: int) -> Tensor:
+        """Int64 ``[b]``: one query of each text, another one each turn; -1 where it has none."""
+        texts = indices.cpu().numpy()
+        first, behind = (np.searchsorted(self.owners, texts, side) for side in ("left", "right"))
+        count = behind - first  # (b,)
+        rows = np.where(count > 0, first + turn % np.maximum(count, 1), -1)  # (b,)
+        return torch.from_numpy(rows)
+
+
+@dataclass(frozen=True)
 class Batches:
     """Shuffled batches of indices; epoch e of a seed has the same batches in every run.
 

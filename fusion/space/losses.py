@@ -15,43 +15,49 @@ from typing import Any
 import torch
 from torch import Tensor
 
-Level = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Cosines ``[n, n]`` of one width to the loss (a scalar) and slope + slopeᵀ, where the slope is
-the loss's derivative by the cosines; the diagonal must carry no slope. The cosines are only
-lent."""
+Level = Callable[[Tensor, float], tuple[Tensor, Tensor]]
+"""Cosines ``[n, n]`` of one width, and its share of the widest, to the loss (a scalar) and
+slope + slopeᵀ, where the slope is the loss's derivative by the cosines; the diagonal must carry no
+slope. The cosines are only lent."""
 
 
 class NestedLoss(ABC):
     """A loss on the cosine matrix of each width, summed over the widths."""
 
-    def __call__(self, student: Tensor, teacher: Tensor, dims: Sequence[int]) -> Tensor:
+    def __call__(
+        self, student: Tensor, teacher: Tensor, dims: Sequence[int], queries: int = 0
+    ) -> Tensor:
         """The scalar loss; gradients reach the student only.
 
         Args:
             student: nested vectors ``[n, d]``, any norm.
             teacher: embeddings ``[n, D]`` of the same texts, any norm.
             dims: increasing widths of the student to compare, the last at most d.
+            queries: so many rows at the end are queries: they are compared with the texts before
+                them, and nothing is compared with them. Both kinds of rows weigh alike.
         """
         # Half-precision cosines would round away the differences that decide a ranking.
         with torch.autocast(student.device.type, enabled=False):
             with torch.no_grad():
-                level = self.level(cosines(_at_least_float32(teacher)))
+                level = self.level(cosines(_at_least_float32(teacher)), len(teacher) - queries)
             return _NestedGram.apply(_at_least_float32(student), tuple(dims), level)
 
     @abstractmethod
-    def level(self, target: Tensor) -> Level:
-        """The loss of one width against the teacher's cosine matrix ``[n, n]``."""
+    def level(self, target: Tensor, texts: int) -> Level:
+        """The loss of one width against the teacher's cosines ``[n, n]``; queries follow texts."""
 
 
 @dataclass(frozen=True)
 class GramMSE(NestedLoss):
     """Mean squared difference of the off-diagonal cosines: the paper's loss."""
 
-    def level(self, target: Tensor) -> Level:
-        """The loss of one width against the teacher's cosine matrix ``[n, n]``."""
+    def level(self, target: Tensor, texts: int) -> Level:
+        """The loss of one width against the teacher's cosines ``[n, n]``; no queries."""
+        if texts < len(target):
+            raise ValueError("the loss mse compares texts only; queries need the loss kl")
         pairs = max(len(target) * (len(target) - 1), 1)
 
-        def mse(cosines: Tensor) -> tuple[Tensor, Tensor]:
+        def mse(cosines: Tensor, _: float) -> tuple[Tensor, Tensor]:
             difference = (cosines - target).fill_diagonal_(0)  # (n, n)
             flat = difference.view(-1)
             value = torch.dot(flat, flat) / pairs
@@ -70,24 +76,43 @@ class NeighbourKL(NestedLoss):
     """
 
     temperature: float = 0.05
-    """Lower looks at fewer neighbours."""
+    """Of the teacher; lower looks at fewer neighbours."""
+    student_temperature: float | None = None
+    """Of the student at its widest, None for the teacher's. A higher one asks for wider gaps
+    between near and far than the teacher's own."""
+    spread: float = 0.0
+    """A width w of D columns has the student's temperature times (D / w) ** spread: cosines of few
+    columns spread wider, and what counts is their order."""
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f"temperature must be positive, got {self.temperature}")
+        for name in ("temperature", "student_temperature"):
+            value = getattr(self, name)
+            if value is not None and not value > 0:
+                raise ValueError(f"{name} must be positive, got {value}")
+        if self.spread < 0:
+            raise ValueError(f"spread must be 0 or more, got {self.spread}")
 
-    def level(self, target: Tensor) -> Level:
-        """The loss of one width against the teacher's cosine matrix ``[n, n]``."""
-        n, temperature = len(target), self.temperature
-        log_wanted = _log_neighbours(target, temperature)  # (n, n)
-        wanted = log_wanted.exp()  # (n, n)
-        surprise = (wanted * log_wanted).sum()
+    def level(self, target: Tensor, texts: int) -> Level:
+        """The loss of one width against the teacher's cosines ``[n, n]``; queries follow texts."""
+        n, t, widest = len(target), texts, self.student_temperature or self.temperature
+        log_wanted = _log_neighbours(target[:, :t], self.temperature)  # (n, t)
+        wanted = log_wanted.exp()  # (n, t)
+        row = target.new_full((n, 1), 1 / t)  # (n, 1), texts and queries: a mean of each
+        row[t:] = 1 / max(n - t, 1)
+        weighted = wanted * row  # (n, t)
+        surprise = (weighted * log_wanted).sum()
 
-        def kl(cosines: Tensor) -> tuple[Tensor, Tensor]:
-            log_given = _log_neighbours(cosines, temperature)  # (n, n)
-            value = (surprise - torch.dot(wanted.view(-1), log_given.view(-1))) / n
-            slope = log_given.exp_().sub_(wanted).mul_(1 / (temperature * n))  # (n, n)
-            return value, slope + slope.T
+        def kl(cosines: Tensor, share: float) -> tuple[Tensor, Tensor]:
+            temperature = widest / share**self.spread
+            log_given = _log_neighbours(cosines[:, :t], temperature)  # (n, t)
+            value = surprise - torch.dot(weighted.view(-1), log_given.view(-1))
+            slope = log_given.exp_().mul_(row).sub_(weighted).div_(temperature)  # (n, t)
+            if t == n:
+                return value, slope + slope.T
+            both = target.new_zeros(n, n)  # (n, n)
+            both[:, :t] = slope
+            both[:t] += slope.T
+            return value, both
 
         return kl
 
@@ -150,7 +175,7 @@ class _NestedGram(torch.autograd.Function):
             inverse = _inverse_norms(gram)  # (n,)
             torch.outer(inverse, inverse, out=inverses)
             torch.mul(gram, inverses, out=cosines)
-            value, slope = level(cosines)
+            value, slope = level(cosines, stop / dims[-1])
             total += value
             if wanted:
                 pulls.append(_pull(slope, cosines, inverses))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from fusion.errors import FusionError
-from fusion.space.batches import split
+from fusion.space.batches import Queries, split
 from fusion.space.recipe import TrainConfig
 
 WHERE = ("device", "devices", "nodes", "strategy")
@@ -33,21 +33,30 @@ class Plan:
     epoch_steps: int
     epochs: int
     validate_every: int
+    queries: Queries | None = None
 
     @property
     def identity(self) -> dict[str, Any]:
         """What a checkpoint must agree with: configuration, widths and embeddings."""
-        n = len(self.embeddings)
-        sample = np.ascontiguousarray(self.embeddings[:: max(n // 16, 1)], dtype=np.float32)
-        digest = hashlib.blake2b(sample.tobytes(), digest_size=8).hexdigest()
-        shape = list(self.embeddings.shape)
         settings = self.config.to_dict()
         for where in WHERE:
             del settings[where]
-        return {**settings, "dims": list(self.dims), "embeddings": [*shape, digest]}
+        queries = _digest(self.queries.embeddings) if self.queries else None
+        read = {"embeddings": _digest(self.embeddings), "queries": queries}
+        return {**settings, "dims": list(self.dims), **read}
 
 
-def make_plan(embeddings: np.ndarray, config: TrainConfig, dims: tuple[int, ...]) -> Plan:
+def _digest(embeddings: np.ndarray) -> list[int | str]:
+    sample = np.ascontiguousarray(embeddings[:: max(len(embeddings) // 16, 1)], dtype=np.float32)
+    return [*embeddings.shape, hashlib.blake2b(sample.tobytes(), digest_size=8).hexdigest()]
+
+
+def make_plan(
+    embeddings: np.ndarray,
+    config: TrainConfig,
+    dims: tuple[int, ...],
+    queries: Queries | None = None,
+) -> Plan:
     """Split the texts, and count batches and epochs.
 
     Raises:
@@ -86,6 +95,7 @@ def make_plan(embeddings: np.ndarray, config: TrainConfig, dims: tuple[int, ...]
         epoch_steps,
         epochs,
         every,
+        queries,
     )
 
 

@@ -13,10 +13,19 @@ RECIPES: dict[str, dict[str, Any]] = {
     # PCA to serve texts that it never saw.
     "fusion": {},
     # The same for the very documents that will be searched: nothing has to be held back.
-    "corpus": {"lr": 6e-3, "keep_start": 0.0},
+    "corpus": {
+        "lr": 6e-3,
+        "keep_start": 0.0,
+        "start_power": -0.15,
+        "teacher_power": -0.15,
+        "student_temperature": 0.06,
+        "spread": 0.15,
+        "sentences": 3,
+    },
     # arXiv 2510.04626, as published; but the epoch is chosen on held-back text, not on test scores.
     "paper": {
         "loss": "mse",
+        "sentences": 0,
         "head": "paper",
         "start": "kaiming",
         "teacher_power": 0.0,
@@ -46,6 +55,9 @@ _CHOICES: dict[str, Sequence[Any]] = {
 }
 _RANGES: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "temperature": ("positive", lambda v: v > 0),
+    "student_temperature": ("positive", lambda v: v is None or v > 0),
+    "spread": ("0 or more", lambda v: v >= 0),
+    "sentences": ("0 or more", lambda v: v >= 0),
     "residual_width": ("0 or more", lambda v: v >= 0),
     "epochs": ("positive", lambda v: v is None or v > 0),
     "steps": ("positive", lambda v: v is None or v > 0),
@@ -80,7 +92,13 @@ class TrainConfig:
     loss: str = "kl"
     """A name in LOSSES."""
     temperature: float = 0.05
-    """Of the loss "kl"."""
+    """Of the loss "kl": what counts as a neighbour."""
+    student_temperature: float | None = 0.04
+    """Of the loss "kl", at full width: above ``temperature`` the gaps between near and far grow
+    wider than the teacher's, which suits the texts that are learned from; below it they shrink,
+    which suits others. None takes the same."""
+    spread: float = 0.25
+    """Of the loss "kl": a width w of D has the student's temperature times (D / w) ** spread."""
     head: str = "linear"
     """"linear" (one matrix) or "paper" (LayerNorm, Linear, BatchNorm1d, LeakyReLU)."""
     residual_width: int = 0
@@ -91,20 +109,23 @@ class TrainConfig:
     """Each component of the PCA start is scaled by its eigenvalue to this power."""
     teacher_power: float = -0.1
     """The teacher is the full PCA space with that scaling; 0 is the fused space itself."""
+    sentences: int = 1
+    """So many sentences of each text are learned from as queries are; 0 leaves them out. They have
+    to be embedded too. Loss "kl" only."""
     epochs: int | None = None
     """Passes over the training texts; give this or ``steps``."""
     steps: int | None = 300
     """About so many batches in all, however many texts there are; give this or ``epochs``."""
     batch_size: int = 512
     """Texts that are compared with one another; several devices share them out."""
-    lr: float = 3e-3
+    lr: float = 4e-3
     """Learning rate of AdamW at its highest."""
     adam_eps: float = 1e-3
     """Of AdamW: where gradients are far below it, as in late columns, steps shrink with them."""
     pace: float = 0.75
     """Output column j moves (smallest width / j) ** pace times as far in a step: late columns, in
     which PCA can hardly be bettered, stay close to where they start. 0 moves all alike."""
-    keep_start: float = 0.3
+    keep_start: float = 0.1
     """Share of the start in the matrix that comes back, the rest is the best epoch's: between the
     two lie better maps for other texts than either. Linear heads only."""
     weight_decay: float = 0.0
@@ -146,7 +167,11 @@ class TrainConfig:
             raise ValueError(
                 f"give either epochs or steps, got epochs={self.epochs} and steps={self.steps}"
             )
-
+        if self.sentences and self.loss != "kl":
+            raise ValueError(
+                f"sentences is {self.sentences}, but the loss {self.loss} compares texts only; "
+                "set sentences to 0"
+            )
         linear = self.head == "linear" and not self.residual_width
         if self.keep_start and not linear:
             raise ValueError(
@@ -162,6 +187,8 @@ class TrainConfig:
         for given, other in (("epochs", "steps"), ("steps", "epochs")):
             if changes.get(given) is not None:
                 changes.setdefault(other, None)
+        if changes.get("loss", "kl") != "kl":
+            changes.setdefault("sentences", 0)
         return cls(**{"recipe": recipe, **RECIPES[recipe], **changes})
 
     def head_config(self, in_dim: int, out_dim: int) -> HeadConfig:

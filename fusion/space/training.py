@@ -18,7 +18,7 @@ from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from fusion.errors import FusionError
-from fusion.space.batches import Batches, HeldBack, Rows, Subset
+from fusion.space.batches import Batches, HeldBack, Queries, Rows, Subset
 from fusion.space.compressors import PCA, HeadCompressor
 from fusion.space.distributed import gather_rows, is_first
 from fusion.space.head import FusionHead
@@ -38,6 +38,7 @@ def fit_head(
     config: TrainConfig,
     dims: Sequence[int],
     *,
+    queries: Queries | None = None,
     folder: Path | str | None = None,
     resume: bool = False,
 ) -> HeadCompressor:
@@ -47,6 +48,8 @@ def fit_head(
         embeddings: ``[n, D]`` fused embeddings of the training texts, in memory or memory-mapped.
         config: how to train.
         dims: increasing widths to train for; the last is the width of the output.
+        queries: query-like parts of the texts, fused; each has to find its neighbours among the
+            batch's texts, as the text itself has to.
         folder: where ``metrics.csv`` and, until the training is done, checkpoints stand.
         resume: go on from the last checkpoint in ``folder``, if there is one.
 
@@ -59,7 +62,7 @@ def fit_head(
         raise ValueError("resume needs the folder of the run to go on with")
     place = nullcontext(folder) if folder is not None else tempfile.TemporaryDirectory()
     with place as name:
-        plan = make_plan(embeddings, config, dims)
+        plan = make_plan(embeddings, config, dims, queries)
         return _train(plan, Path(name), resume)
 
 
@@ -156,7 +159,8 @@ class _Training(lightning.LightningModule):
         config, width = plan.config, plan.embeddings.shape[1]
         self.plan = plan
         kind = LOSSES[config.loss]
-        self.loss = kind(config.temperature) if issubclass(kind, NeighbourKL) else kind()
+        softness = (config.temperature, config.student_temperature, config.spread)
+        self.loss = kind(*softness) if issubclass(kind, NeighbourKL) else kind()
         with torch.random.fork_rng():
             torch.manual_seed(config.seed)
             self.head = FusionHead(config.head_config(width, plan.dims[-1]))
@@ -181,15 +185,28 @@ class _Training(lightning.LightningModule):
     def on_fit_start(self) -> None:
         """Lay the embeddings down where the batches are wanted."""
         self.rows = Rows(self.plan.embeddings, self.device)
+        if self.plan.queries:
+            self.query_rows = Rows(self.plan.queries.embeddings, self.device)
 
     def _loss(self, indices: Tensor, total: int = 0) -> Tensor:
         """The loss of a batch of ``total`` texts, this process's share; 0: of these texts alone."""
-        embeddings = self.rows[indices]  # (b, D)
-        student = self.head(embeddings)  # (b, d)
-        teacher = embeddings if self.teacher is None else embeddings @ self.teacher  # (b, D)
-        if total:
-            student, teacher = gather_rows(student, total), gather_rows(teacher, total)
-        return self.loss(student, teacher, self.plan.dims)
+        kinds = [self.rows[indices]]  # (b, D) each
+        if self.plan.queries:
+            turn = self.global_step if total else 0
+            kinds.append(self._queries(kinds[0], self.plan.queries.of(indices, turn)))
+        student, teacher = [], []
+        for embeddings in kinds:
+            mapped = self.head(embeddings)  # (b, d)
+            target = embeddings if self.teacher is None else embeddings @ self.teacher  # (b, D)
+            student.append(gather_rows(mapped, total) if total else mapped)
+            teacher.append(gather_rows(target, total) if total else target)
+        count = sum(len(part) for part in student[1:])
+        return self.loss(torch.cat(student), torch.cat(teacher), self.plan.dims, count)
+
+    def _queries(self, texts: Tensor, rows: Tensor) -> Tensor:
+        """A query ``[b, D]`` of each text; a text that has none stands for itself."""
+        has = (rows >= 0).to(texts.device)  # (b,)
+        return torch.where(has[:, None], self.query_rows[rows.clamp(min=0)], texts)  # (b, D)
 
     def training_step(self, batch: Tensor, _: int) -> Tensor:
         """The loss of one batch, of whose indices this process has its share."""
