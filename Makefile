@@ -5,11 +5,16 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 DEMO := runs/demo
 
-.PHONY: demo test lint types notebooks real-data clean
+# What reads and writes other libraries' formats, trains, and speaks their interfaces.
+OLDEST := .venv-oldest
+OLDEST_TESTS := $(patsubst %,tests/test_%.py,bulk_job bulk_reader compressors doors encoders folder \
+	report store training)
+
+.PHONY: demo test soak lint types notebooks real-data oldest audit clean
 
 $(READY): pyproject.toml constraints-cpu.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints-cpu.txt --editable '.[embedded,bulk,clients,dev]'
+	$(BIN)/pip install --quiet --constraint constraints-cpu.txt --editable '.[embedded,bulk,ray,clients,dev]'
 	touch $(READY)
 
 demo: $(READY)  ## Train on docstrings with two real encoders, evaluate, print the table
@@ -19,6 +24,9 @@ demo: $(READY)  ## Train on docstrings with two real encoders, evaluate, print t
 
 test: $(READY)  ## The whole offline test suite
 	$(BIN)/pytest
+
+soak: $(READY)  ## An hour's worth of rows in two minutes: memory has to stay where it was
+	$(BIN)/pytest -m soak
 
 lint: $(READY)
 	$(BIN)/ruff check .
@@ -33,5 +41,18 @@ notebooks: $(READY)  ## Run every notebook from top to bottom
 real-data: $(READY)  ## Check published figures on BEIR data; needs FUSION_DATA
 	$(BIN)/python experiments/check_real_data.py
 
+$(OLDEST)/.ready: pyproject.toml constraints-cpu.txt .ci/oldest.py
+	$(PYTHON) -m venv $(OLDEST)
+	$(PYTHON) .ci/oldest.py > $(OLDEST)/bounds.txt
+	$(OLDEST)/bin/pip install --quiet --constraint constraints-cpu.txt \
+		--constraint $(OLDEST)/bounds.txt --editable '.[embedded,bulk,dev]'
+	touch $(OLDEST)/.ready
+
+oldest: $(OLDEST)/.ready  ## The lower bounds of pyproject.toml, installed and tested
+	$(OLDEST)/bin/pytest $(OLDEST_TESTS)
+
+audit: $(READY)  ## Known vulnerabilities of what is installed; fails on one that is not listed
+	$(BIN)/python .ci/audit.py
+
 clean:
-	rm -rf $(VENV) runs .pytest_cache .mypy_cache .ruff_cache
+	rm -rf $(VENV) $(OLDEST) runs .pytest_cache .mypy_cache .ruff_cache
