@@ -143,7 +143,13 @@ class ModelActor:
             FusionError: The model is another one than the driver's, or this chunk has ended
                 process after process.
         """
-        number = int(batch["number"][0])
+        number, texts = int(batch["number"][0]), [str(text) for text in batch["texts"][0]]
+        if not texts:  # its codes are back, and Ray asks for them again
+            return {
+                "number": batch["number"],
+                "codes": np.zeros((1, 0, 1)),
+                "kept": np.zeros((1, 0)),
+            }
         if ray.get(self._task.feed.begin.remote(number)) > DEATHS:
             raise FusionError(
                 f"chunk number {number} has ended its process {DEATHS} times (out of "
@@ -151,7 +157,7 @@ class ModelActor:
             )
         if self._encoder is None:
             self._encoder = self._load()
-        codes, kept = self._encoder.encode([str(text) for text in batch["texts"][0]])
+        codes, kept = self._encoder.encode(texts)
         return {"number": batch["number"], "codes": codes[None], "kept": kept[None]}
 
     def _load(self) -> ModelEncoder:
