@@ -118,7 +118,7 @@ def test_existing_folder_is_refused_unless_a_flag_allows_it(config, folder, tmp_
 def test_overwriting_clears_an_earlier_run(config, folder, tmp_path):
     for path in folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    (tmp_path / "checkpoints").mkdir()
+    (tmp_path / "figures" / "old").mkdir(parents=True)
     (tmp_path / "old.png").touch()
     other = RunConfig(**{**config.to_dict(), "train": config.train, "weights": (1.0, 0.25)})
     train(other, tmp_path, overwrite=True)
