@@ -244,6 +244,7 @@ def choose(rows: Sequence[Row], width: int) -> list[Budget]:
 
 def run(setting: Setting) -> dict[str, Any]:
     """All rows of one setting, and what stands beside them."""
+    where = environment()  # now: the repository may move on while this runs
     every, heads = list(embed_all(setting)), Heads(setting)
     rows: list[Row] = []
     for texts in every:
@@ -276,7 +277,7 @@ def run(setting: Setting) -> dict[str, Any]:
             r: setting.trained(r, setting.seeds[0]).to_dict() for r in ("paper", setting.ours)
         },
         "training_seconds": heads.seconds,
-        "environment": environment(),
+        "environment": where,
         "budgets": [{"limit": w.limit, "dim": w.dim, "precision": w.precision} for w in chosen],
         "choice": [row.to_dict() for row in tried],
         "rows": [row.to_dict() for row in rows],
