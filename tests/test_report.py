@@ -102,10 +102,11 @@ def test_an_existing_folder_is_refused_and_left_alone(tmp_path):
 
 def test_an_empty_folder_is_welcome_and_a_file_is_not(tmp_path):
     (tmp_path / "empty").mkdir()
-    report.write_report(tmp_path / "empty", evaluation(codes=False), ENVIRONMENT)
+    rows = evaluation(codes=False)
+    report.write_report(tmp_path / "empty", rows, ENVIRONMENT)
     (tmp_path / "file").touch()
     with pytest.raises(FusionError, match="file is a file; choose a folder"):
-        report.write_report(tmp_path / "file", [], ENVIRONMENT, overwrite=True)
+        report.write_report(tmp_path / "file", rows, ENVIRONMENT, overwrite=True)
 
 
 @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()])
