@@ -156,6 +156,8 @@ def train(config: RunConfig, folder: Path, *, overwrite: bool = False, resume: b
         FusionError: Something cannot be had or read, or the folder is there already.
         ValueError: A value that cannot be.
     """
+    from fusion.space.training import check_devices  # lightning takes seconds to import
+
     if is_first(config.train):
         check_output(folder, overwrite, resume, mark=CONFIG, kind="a run folder")
     encoders = load_encoders(config)
@@ -166,6 +168,7 @@ def train(config: RunConfig, folder: Path, *, overwrite: bool = False, resume: b
         () if isinstance(config.weights, str) else config.weights,
     )
     dims = check_dims(config.dims or default_dims(blocks.width), blocks.width)
+    check_devices(config.train)
     texts = load_texts(config.texts, config.max_texts)
     store = Store()
     if config.weights == AUTO:
@@ -184,7 +187,7 @@ def _fit(
     folder: Path,
     resume: bool,
 ) -> Run:
-    from fusion.space.training import fit_head  # lightning takes seconds to import
+    from fusion.space.training import fit_head
 
     first = is_first(config.train)
     if first:

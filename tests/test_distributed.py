@@ -8,6 +8,9 @@ import pytest
 import torch
 from torch import distributed
 
+from fusion.errors import FusionError
+from fusion.space import training
+from fusion.space.batches import Queries
 from fusion.space.compressors import load_compressor
 from fusion.space.distributed import gather_rows, is_first
 from fusion.space.plan import make_plan
@@ -22,12 +25,19 @@ def make_embeddings(n=300):
     return (signal + 0.5 * rng.normal(size=(n, 24)) + 0.5).astype(np.float32)
 
 
+def make_queries():
+    """Two parts of every text but each third, near their text."""
+    owners = np.repeat([row for row in range(300) if row % 3], 2)
+    noise = np.random.default_rng(1).normal(size=(len(owners), 24))
+    return Queries((make_embeddings()[owners] + 0.3 * noise).astype(np.float32), owners)
+
+
 FIT = """
 import dataclasses, json, sys, logging
 from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import torch
-from test_distributed import CASES, DIMS, make_embeddings
+from test_distributed import CASES, DIMS, make_embeddings, make_queries
 from fusion.space.training import TrainConfig, fit_head
 logging.basicConfig(stream=sys.stdout, format="%(message)s")
 real = TrainConfig.head_config
@@ -39,7 +49,9 @@ for name, (recipe, changes) in CASES.items():
         where = {"devices": devices, "strategy": "ddp_fork" if devices > 1 else "auto"}
         config = TrainConfig.of(recipe, **changes, **where, device="cpu")
         folder = Path(sys.argv[2]) / f"{name}-{devices}"
-        heads.append(fit_head(make_embeddings(), config, DIMS, folder=folder).head.state_dict())
+        queries = make_queries() if name == "queries" else None
+        fitted = fit_head(make_embeddings(), config, DIMS, queries=queries, folder=folder)
+        heads.append(fitted.head.state_dict())
     off = [(heads[0][k] - heads[1][k]).abs().max().item() for k in heads[0]]
     files = sorted(Path(sys.argv[2]).glob(f"{name}-*/metrics.csv"))
     losses = [[line.split(",") for line in path.read_text().splitlines()] for path in files]
@@ -47,6 +59,7 @@ for name, (recipe, changes) in CASES.items():
 """
 CASES = {
     "fusion": ("fusion", {"steps": 12, "batch_size": 63}),  # an odd batch: unequal shares
+    "queries": ("corpus", {"steps": 12, "batch_size": 63}),
     "corpus": ("corpus", {"steps": 12, "batch_size": 64}),
     "paper": ("paper", {"epochs": 3, "batch_size": 32}),
     "residual": ("fusion", {"steps": 6, "batch_size": 64, "residual_width": 8, "keep_start": 0.0}),
@@ -64,7 +77,7 @@ def trained(tmp_path_factory):
     return {found["name"]: found for found in results} | {"said": done.stdout + done.stderr}
 
 
-@pytest.mark.parametrize("case", ["fusion", "corpus", "paper", "residual"])
+@pytest.mark.parametrize("case", ["fusion", "queries", "corpus", "paper", "residual"])
 def test_two_processes_train_the_head_of_one(trained, case):
     assert trained[case]["off"] < 1e-5
     one, two = trained[case]["losses"]
@@ -135,6 +148,35 @@ def test_batches_do_not_depend_on_the_number_of_devices():
     assert plans[0].epoch_steps == plans[1].epoch_steps == 7
     with pytest.raises(ValueError, match="batch_size 5 is too small to share out over 3 devices"):
         make_plan(make_embeddings(), TrainConfig.of("paper", devices=3, batch_size=5), DIMS)
+
+
+def test_batch_norm_is_synchronised_on_gpus(monkeypatch):
+    class Asked(Exception):
+        pass
+
+    def trainer(**settings):
+        raise Asked(settings)
+
+    monkeypatch.setattr(training, "accelerator", lambda _: "cuda")
+    monkeypatch.setattr(training.lightning, "Trainer", trainer)
+    for devices in (1, 2):
+        config = TrainConfig.of("paper", epochs=1, devices=devices, nodes=devices)
+        with pytest.raises(Asked) as asked:
+            training.fit_head(make_embeddings(), config, DIMS)
+        settings = asked.value.args[0]
+        assert (settings["devices"], settings["num_nodes"]) == (devices, devices)
+        assert settings["sync_batchnorm"] is (devices > 1)
+
+
+def test_devices_that_cannot_be_had_are_one_line():
+    training.check_devices(TrainConfig.of("paper", devices=2, device="cpu"))
+    for strategy in ("dpp", "deepspeed"):
+        config = TrainConfig.of("paper", devices=2, strategy=strategy, device="cpu")
+        with pytest.raises(
+            FusionError, match=f"cannot train on devices=2, .*={strategy}: "
+        ) as error:
+            training.check_devices(config)
+        assert "\n" not in str(error.value)
 
 
 def test_two_processes_through_the_door(tmp_path):

@@ -63,7 +63,7 @@ def make_plan(
         ValueError: too few texts.
     """
     train, held = split(len(embeddings), config.validation, config.seed)
-    devices = _device_count(config)
+    devices = device_count(config)
     world = devices * config.nodes
     batch_size = min(config.batch_size, len(train))
     if len(train) < 2 * world:
@@ -108,7 +108,8 @@ def accelerator(config: TrainConfig) -> str:
     return config.device
 
 
-def _device_count(config: TrainConfig) -> int:
+def device_count(config: TrainConfig) -> int:
+    """How many devices of each node to train on."""
     if config.devices >= 1:
         return config.devices
     return max(1, torch.cuda.device_count()) if accelerator(config) == "cuda" else 1

@@ -151,7 +151,7 @@ class TrainConfig:
     devices: int = 1
     """How many devices of a node; -1 takes all."""
     nodes: int = 1
-    """How many nodes."""
+    """How many nodes; the run folder and the store lie on a disk that they share."""
     strategy: str = "auto"
     """Lightning's name of the way in which devices work together."""
 

@@ -13,6 +13,7 @@ from typing import Any
 import lightning
 import numpy as np
 import torch
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
 from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
@@ -24,7 +25,7 @@ from fusion.space.distributed import gather_rows, is_first
 from fusion.space.head import FusionHead
 from fusion.space.keeping import Metrics, WholeCheckpoints, are_whole, interruptible, quiet
 from fusion.space.losses import LOSSES, NeighbourKL
-from fusion.space.plan import Plan, accelerator, make_plan
+from fusion.space.plan import Plan, accelerator, device_count, make_plan
 from fusion.space.recipe import RECIPES, TrainConfig, check_dims
 
 __all__ = ["RECIPES", "TrainConfig", "fit_head"]
@@ -66,6 +67,30 @@ def fit_head(
         return _train(plan, Path(name), resume)
 
 
+def check_devices(config: TrainConfig) -> None:
+    """Find out before any work whether the devices can be had.
+
+    Raises:
+        FusionError: there are not as many, or Lightning knows no such strategy.
+    """
+    try:
+        with quiet():
+            lightning.Trainer(**_place(config), logger=False, barebones=True)
+    except (MisconfigurationException, ValueError, ImportError) as error:
+        reason = str(error).partition(". ")[0]
+        asked = f"devices={config.devices}, nodes={config.nodes}, strategy={config.strategy}"
+        raise FusionError(f"cannot train on {asked}: {reason}") from error
+
+
+def _place(config: TrainConfig) -> dict[str, Any]:
+    return {
+        "accelerator": accelerator(config),
+        "devices": device_count(config),
+        "num_nodes": config.nodes,
+        "strategy": config.strategy,
+    }
+
+
 def _train(plan: Plan, folder: Path, resume: bool) -> HeadCompressor:
     config, checkpoints = plan.config, folder / "checkpoints"
     best_path, last_path = checkpoints / "best.ckpt", checkpoints / "last.ckpt"
@@ -105,10 +130,7 @@ def _train(plan: Plan, folder: Path, resume: bool) -> HeadCompressor:
         )
     with quiet():
         trainer = lightning.Trainer(
-            accelerator=kind,
-            devices=plan.devices,
-            num_nodes=config.nodes,
-            strategy=config.strategy,
+            **_place(config),
             sync_batchnorm=plan.world > 1 and kind == "cuda",
             precision="32-true" if config.precision == "32" else "bf16-mixed",
             max_epochs=plan.epochs,
