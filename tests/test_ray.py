@@ -89,6 +89,7 @@ def test_no_ray_at_the_address_is_one_line(model, source, tmp_path, capsys):
     assert encode.main(flags(model, source, tmp_path / "out", *more)) == 1
     [line] = [x for x in capsys.readouterr().err.splitlines() if "error:" in x]
     assert "--ray-address 127.0.0.1:1: no Ray there" in line
+    assert not (tmp_path / "out").exists()
 
 
 def test_both_engines_write_the_same_bytes(session, model, source, tmp_path):

@@ -202,8 +202,6 @@ class RayDevices:
             # A core for each thread that encodes; what only waits takes none.
             cores = (self.workers or os.cpu_count() or 1) * (self.config.threads or 1)
             options |= {"num_cpus": cores, "include_dashboard": False}
-        elif self.address != "auto":
-            _check_open(self.address)
         try:
             with _hushed():
                 ray.init(address=self.address or "local", **options)
@@ -267,9 +265,15 @@ class RayDevices:
 
 
 def choose_ray(config: EncodeConfig, address: str, workers: int | None) -> RayDevices:
-    """Actors on a cluster or on this machine; here the model only says what it is."""
+    """Actors on a cluster or on this machine; here the model only says what it is.
+
+    Raises:
+        FusionError: Nobody listens at the address, or the model cannot be had.
+    """
     if workers is not None and workers < 1:
         raise ValueError(f"workers must be at least 1, got {workers}")
+    if address not in ("", "auto") and not ray.is_initialized():
+        _check_open(address)
     return RayDevices(ModelEncoder(config, "cpu"), config, address, workers)
 
 
@@ -286,7 +290,10 @@ def _check_open(address: str) -> None:
 
 def _nothing_there(address: str, error: Exception) -> FusionError:
     words = " ".join(str(error).split())[:200]
-    return FusionError(f"--ray-address {address or 'of this machine'}: no Ray there ({words})")
+    return FusionError(
+        f"--ray-address {address or 'of this machine'}: no Ray there, or one that asks for a token "
+        f"(RAY_AUTH_MODE=token): {words}"
+    )
 
 
 @contextmanager
