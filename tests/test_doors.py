@@ -214,7 +214,7 @@ def test_traceback_only_when_asked_for(run, tmp_path, capfd):
 @pytest.mark.parametrize(("sent", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
 def test_a_stopped_training_resumes_to_equal_bytes(flags, tmp_path, sent, code):
     folder = tmp_path / "run"
-    arguments = [*flags, "--epochs", "100", "--output"]
+    arguments = [*flags, "--epochs", "60", "--output"]
     command = [sys.executable, "-m", "fusion.train", *arguments, str(folder)]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     deadline = time.monotonic() + 120

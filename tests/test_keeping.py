@@ -52,11 +52,34 @@ def test_a_damaged_checkpoint_costs_time_but_no_byte(
     assert f"{name}.ckpt is damaged, training starts anew" in caplog.text
 
 
-def test_a_checkpoint_without_the_best_one_beside_it_is_not_gone_on_with(embeddings, cut):
-    (cut / "checkpoints" / "best.ckpt").unlink()
-    resumed = fit_head(embeddings, SMALL, DIMS, folder=cut, resume=True)
+def stopped_at_the_end(embeddings, folder, monkeypatch, where):
+    """A training that has done its epochs, and is stopped in what follows."""
+
+    def stop(*_, **options):
+        if not options:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(f"fusion.space.training.{where}", stop)
+        with pytest.raises(KeyboardInterrupt):
+            fit_head(embeddings, SMALL, DIMS, folder=folder)
+    return {path.name for path in (folder / "checkpoints").iterdir()}
+
+
+def test_without_the_best_checkpoint_the_last_is_not_gone_on_with(
+    embeddings, tmp_path, monkeypatch
+):
+    left = stopped_at_the_end(embeddings, tmp_path, monkeypatch, "_best_head")
+    assert left == {"best.ckpt", "last.ckpt"}
+    (tmp_path / "checkpoints" / "best.ckpt").unlink()
+    resumed = fit_head(embeddings, SMALL, DIMS, folder=tmp_path, resume=True)
     whole = fit_head(embeddings, SMALL, DIMS)
     np.testing.assert_array_equal(resumed.transform(embeddings), whole.transform(embeddings))
+
+
+def test_the_last_checkpoint_is_the_first_to_go(embeddings, tmp_path, monkeypatch):
+    left = stopped_at_the_end(embeddings, tmp_path, monkeypatch, "shutil.rmtree")
+    assert left == {"best.ckpt"}
 
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):

@@ -290,7 +290,17 @@ def load_compressor(path: Path | str) -> FittedCompressor:
         if config["name"] not in _KINDS:
             raise FusionError(f"{path} holds the unknown compressor {config['name']!r}")
         compressor = _KINDS[config["name"]]._restore(config, tensors)
-        compressor._shape = (int(config["in_dim"]), int(config["out_dim"]))
+        compressor._shape = (config["in_dim"], config["out_dim"])
+        _try_out(compressor)
     except (KeyError, TypeError, ValueError, RuntimeError, AttributeError, IndexError) as error:
         raise FusionError(f"{path} holds no compressor that this version knows: {error}") from error
     return compressor
+
+
+def _try_out(compressor: FittedCompressor) -> None:
+    """Raise ValueError unless one vector goes through, at the widths that were written down."""
+    if any(type(dim) is not int or dim < 1 for dim in (compressor.in_dim, compressor.out_dim)):
+        raise ValueError(f"its widths are {compressor.in_dim} and {compressor.out_dim}")
+    found = compressor.transform(np.zeros((1, compressor.in_dim), dtype=np.float32))
+    if found.shape != (1, compressor.out_dim):
+        raise ValueError(f"it gives {found.shape[1]} columns, not {compressor.out_dim}")
