@@ -14,12 +14,12 @@ from statistics import median
 
 import numpy as np
 
+from fusion.environment import describe_environment
 from fusion.inputs.catalogue import Role
 from fusion.inputs.corpora import RetrievalData, load_data
 from fusion.inputs.encoders import TextEncoder, load_encoder
 from fusion.inputs.store import Store
 from fusion.measure.sweep import Space, measure
-from fusion.environment import describe_environment
 from fusion.space.blocks import Blocks
 
 PAIR = ("minilm", "wordllama")

@@ -18,8 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from fusion import evaluate, train
-from fusion.inputs.catalogue import PAPER_QUARTET
 from fusion.environment import describe_environment
+from fusion.inputs.catalogue import PAPER_QUARTET
 
 DATA = ("nfcorpus", "scifact", "arguana")
 CARDS = "model cards and mteb results"
