@@ -7,8 +7,9 @@ prefix norms and whatever exceeds its query's threshold is kept; everything else
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import starmap
 
 import numpy as np
 import torch
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from fusion.search import keys
 from fusion.search.problem import Problem
-from fusion.search.products import accumulate, tuned_products
+from fusion.search.products import accumulated, tuned_products
 from fusion.search.survivors import CACHED, Survivors, Tile, slots
 
 TILE_SCORES = 3 * 2**19  # scores of a tile: 6 MB
@@ -55,7 +56,8 @@ def default_tiling(problem: Problem) -> Tiling:
 def search(problem: Problem, tiling: Tiling | None = None) -> tuple[Tensor, Tensor]:
     """Scores and indices of every level, [l, q, keep]."""
     shape = len(problem.dims), len(problem.queries), problem.keep
-    scores, indices = torch.empty(shape), torch.empty(shape, dtype=torch.long)
+    # numpy asks for huge pages, which saves thousands of page faults
+    scores, indices = (torch.from_numpy(np.empty(shape, t)) for t in (np.float32, np.int64))
     for block, best in _search_blocks(problem, tiling or default_tiling(problem)):
         scores[:, block], indices[:, block] = problem.finish(best, block)
     return scores, indices
@@ -75,16 +77,14 @@ def _search_blocks(problem: Problem, tiling: Tiling) -> Iterator[tuple[slice, Te
     ranges = [slice(0, len(problem.corpus))]
     if len(blocks) < tiling.threads:  # too few queries for all threads: share the documents
         ranges = list(_cut(len(problem.corpus), -(-len(problem.corpus) // tiling.threads)))
-    with tuned_products(), ThreadPoolExecutor(tiling.threads) as pool:
-        parts = {
-            block.start: [
-                pool.submit(_search_block, problem, block, documents, tiling.documents)
-                for documents in ranges
-            ]
-            for block in blocks
-        }
+    tasks = [(problem, block, part, tiling.documents) for block in blocks for part in ranges]
+    with tuned_products(), ExitStack() as stack:
+        results: Iterator[Tensor] = starmap(_search_block, tasks)
+        if tiling.threads > 1:
+            pool = stack.enter_context(ThreadPoolExecutor(tiling.threads))
+            results = pool.map(_search_block, *zip(*tasks, strict=True)) if tasks else results
         for block in blocks:
-            found = [part.result() for part in parts.pop(block.start)]
+            found = [next(results) for _ in ranges]
             yield block, found[0] if len(found) == 1 else keys.merge(found, problem.keep)
 
 
@@ -106,8 +106,7 @@ def _search_block(problem: Problem, block: slice, documents: slice, tile: int) -
         hidden = _hidden(exclude, start, stop)
         piece = Tile(dots.numpy(), mask, scratch, stop - start, start, hidden)
         rows = problem.documents(start, stop, problem.dims[-1])  # (c, d)
-        for level, (a, b) in enumerate(pairwise((0, *problem.dims))):
-            accumulate(dots[:, : len(rows)], queries[:, a:b], rows[:, a:b], level == 0)
+        for level in accumulated(dots[:, : len(rows)], queries, rows, problem.dims):
             survivors[level].add(piece, inverse[level, start:stop])
     return torch.from_numpy(np.stack([level.best() for level in survivors]))
 

@@ -2,9 +2,10 @@
 
 import threading
 import timeit
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,8 @@ import torch
 from torch import Tensor
 
 FEW = 32  # queries
-SMALL = 2**18  # multiplications of a product that numpy's BLAS keeps on one thread
+SMALL = 2**19  # multiplications of a product that numpy's BLAS keeps on one thread
+READ = 256  # documents that few queries read at a time
 _lock = threading.Lock()
 _users = 0
 _before: tuple[int, str | None] = (1, None)
@@ -44,22 +46,37 @@ def tuned_products() -> Iterator[None]:
                 _set_precision(_before[1])
 
 
-def accumulate(dots: Tensor, queries: Tensor, documents: Tensor, first: bool) -> None:
-    """Add the products of one segment to ``dots`` [q, c], or begin with them."""
-    if len(queries) > FEW:
-        torch.addmm(dots, queries, documents.T, beta=float(not first), out=dots)
-        return
-    # numpy's BLAS is up to twice as fast on few queries, and runs products this small on the
-    # calling thread.
-    left, right = documents.numpy(), queries.numpy().T
-    part = np.empty((len(left), len(queries)), np.float32)  # (c, q)
-    step = max(1, SMALL // (len(queries) * max(1, left.shape[1])))
+def accumulated(
+    dots: Tensor, queries: Tensor, documents: Tensor, dims: Sequence[int]
+) -> Iterator[int]:
+    """Fill ``dots`` [q, c] with the products of each level in turn, and say which level it is."""
+    segments = list(pairwise((0, *dims)))
+    few = _few(queries, documents, segments) if len(queries) <= FEW else None
+    for level, (a, b) in enumerate(segments):
+        if few is None:
+            torch.addmm(dots, queries[:, a:b], documents[:, a:b].T, beta=float(level > 0), out=dots)
+        elif level == 0:
+            dots.copy_(few[level].T)
+        else:
+            dots += few[level].T
+        yield level
+
+
+def _few(queries: Tensor, documents: Tensor, segments: list[tuple[int, int]]) -> Tensor:
+    """The products of every segment, [l, c, q], while a few documents are in cache.
+
+    With few queries reading the documents is what takes time, so it must happen once. numpy's BLAS
+    is up to twice as fast on few queries, and runs products this small on the calling thread.
+    """
+    left, right = documents.numpy(), np.ascontiguousarray(queries.numpy().T)  # (c, d) (d, q)
+    parts = np.empty((len(segments), len(left), len(queries)), np.float32)
+    widest = max(b - a for a, b in segments)
+    step = max(1, min(READ, SMALL // (len(queries) * widest)))
     for start in range(0, len(left), step):
-        np.matmul(left[start : start + step], right, out=part[start : start + step])
-    if first:
-        dots.copy_(torch.from_numpy(part.T))
-    else:
-        dots += torch.from_numpy(part.T)
+        rows = slice(start, start + step)
+        for part, (a, b) in zip(parts, segments, strict=True):
+            np.matmul(left[rows, a:b], right[a:b], out=part[rows])
+    return torch.from_numpy(parts)
 
 
 @cache

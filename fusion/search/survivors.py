@@ -47,7 +47,7 @@ class Survivors:
 
     def add(self, tile: Tile, inverse: np.ndarray) -> None:
         """Take in the scores of a tile: its dot products times the inverse norms [c]."""
-        found = np.flatnonzero(self._compare(tile, inverse))  # ascending, so row by row
+        found = true_positions(self._compare(tile, inverse))  # ascending, so row by row
         if len(found) or self._untouched:
             begins = np.arange(len(tile.dots) + 1) * tile.dots.shape[1]
             edges = np.searchsorted(found, begins)
@@ -160,3 +160,14 @@ def guess_threshold(scores: np.ndarray, keep: int) -> np.ndarray:
         return np.full((rows, 1), -np.inf, np.float32)
     edge = np.sort(sample, axis=1)[:, sample.shape[1] - rank, None]  # (rows, 1)
     return np.nextafter(edge, np.float32(-np.inf))
+
+
+def true_positions(mask: np.ndarray) -> np.ndarray:
+    """Ascending flat positions of what is true in a contiguous mask."""
+    flat = mask.reshape(-1)
+    if len(flat) % 8 or np.count_nonzero(flat) * 100 > len(flat):
+        return np.flatnonzero(flat)
+    words = flat.view(np.uint64)  # eight at a time, where nearly all are false
+    hit = np.flatnonzero(words != 0)
+    inside = np.flatnonzero(words[hit].view(bool))
+    return hit[inside >> 3] * 8 + (inside & 7)
