@@ -34,6 +34,7 @@ def render(folder: Path) -> str:
         parts += ["### Published figures", "", *published, ""]
     if missing:
         parts.append(f"Not run here: {', '.join(missing)}.")
+        parts.append("The embedded pair has 640 columns in all, so there is no truncation to 768.")
     parts.append("The paper's four encoders need a model hub; none of them was run here.")
     return "\n".join(parts)
 
@@ -42,7 +43,7 @@ def _table(report: dict) -> list[str]:
     """One line a variant, method, width and precision; seeds averaged, ± their deviation."""
     groups: dict[tuple, dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))
     for row in report["rows"]:
-        label = re.sub(r",? ?seed \d+$", "", row["variant"])
+        label = re.sub(r",? ?seed \d+$", "", row["variant"]) or "the paper's recipe"
         key = (label, row["method"], row["dim"], row["precision"], row["bytes_per_vector"])
         groups[key][row["data"]].append(row["ndcg_at_10"])
     sets = [*report["data"], "mean"]

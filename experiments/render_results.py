@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import render_checks
+import render_codes
 import render_compression
 import render_headline
 import render_model
@@ -62,6 +63,14 @@ SECTIONS = (
         "compression_wikipedia.json",
         lambda path: render_compression.render([path]),
         NOTE,
+    ),
+    Section(
+        "Codes beside product quantisation",
+        "python experiments/benchmark_codes.py",
+        "benchmark_codes.json",
+        render_codes.render,
+        "On dev and train splits, where the codes were chosen. A quantiser that is fitted on the "
+        "very vectors that it codes learns them by heart: centroids count as bytes too.",
     ),
     Section(
         "The paper's tables",

@@ -8,6 +8,7 @@ import yaml
 from fusion.environment import describe_environment
 from fusion.errors import FusionError
 from fusion.inputs.catalogue import Role
+from fusion.inputs.encoders import load_encoder
 from fusion.inputs.store import Store
 from fusion.run import (
     Run,
@@ -15,10 +16,11 @@ from fusion.run import (
     auto_weights,
     default_dims,
     fuse,
+    fuse_sentences,
     load_encoders,
     train,
 )
-from fusion.space.blocks import Normalization
+from fusion.space.blocks import Blocks, Normalization
 from fusion.space.recipe import TrainConfig
 
 WORDS = ["the", "cat", "dog", "runs", "sleeps", "and", "a", "of", "to", "query"]
@@ -215,3 +217,25 @@ def test_environment_names_no_path_and_no_host():
     written = json.dumps(describe_environment())
     assert "torch" in written
     assert "/" not in written.replace("/proc", "")
+
+
+def test_sentences_are_embedded_as_queries_of_their_texts(config, tmp_path):
+    encoders = load_encoders(config)
+    blocks = Blocks(config.encoders, tuple(encoder.dim for encoder in encoders))
+    texts = ["the cat sleeps and runs. A dog runs to the cat.", "one sentence of five words here"]
+    queries = fuse_sentences(blocks, encoders, texts, 2, Store(tmp_path))
+    assert queries.owners.tolist() == [0, 0]
+    parts = ["the cat sleeps and runs.", "A dog runs to the cat."]
+    expected = blocks.transform([encoder.encode(parts, Role.QUERY) for encoder in encoders])
+    np.testing.assert_allclose(queries.embeddings, expected, atol=1e-6)
+    assert fuse_sentences(blocks, encoders, texts[1:], 2, Store(tmp_path)) is None
+    assert fuse_sentences(blocks, encoders, texts, 0, Store(tmp_path)) is None
+
+
+def test_embeddings_in_files_have_no_sentences(tmp_path, caplog):
+    np.save(tmp_path / "api.npy", np.ones((1, 4), np.float32))
+    (tmp_path / "api.ids.txt").write_text("0\n", encoding="utf-8")
+    encoder = load_encoder(f"file:{tmp_path / 'api.npy'}")
+    texts = ["the cat sleeps and runs. A dog runs to the cat."]
+    assert fuse_sentences(Blocks(("api",), (4,)), [encoder], texts, 1, Store(tmp_path)) is None
+    assert "an encoder reads its embeddings from files" in caplog.text

@@ -398,5 +398,7 @@ def test_a_checkpoint_knows_its_queries(embeddings):
 
 
 def test_sentences_need_the_loss_kl():
+    assert TrainConfig().sentences > 0
+    assert TrainConfig.of("fusion", loss="mse").sentences == 0
     with pytest.raises(ValueError, match="the loss mse compares texts only"):
         TrainConfig.of("paper", sentences=1)
