@@ -144,6 +144,15 @@ def by_beir(task: Task) -> dict[str, float]:
 def by_mteb(task: Task) -> dict[str, float]:
     """Score with mteb's own search and evaluation, without its result cache."""
     import mteb
+
+    vectors, folder = mteb_parts(task)
+    result = mteb.evaluate(vectors(), folder(), cache=None, show_progress_bar=False)
+    scores = result.task_results[0].scores[task.data.split][0]
+    return {name: float(scores[name]) for name in ("ndcg_at_10", "recall_at_100")}
+
+
+def mteb_parts(task: Task) -> tuple[type[Any], type[Any]]:
+    """The vectors as an encoder class and the data set as a task class, as mteb wants them."""
     from datasets import Dataset
     from mteb.abstasks.retrieval import AbsTaskRetrieval
     from mteb.abstasks.task_metadata import TaskMetadata
@@ -202,9 +211,7 @@ def by_mteb(task: Task) -> dict[str, float]:
             }
             self.data_loaded = True
 
-    result = mteb.evaluate(Vectors(), Folder(), cache=None, show_progress_bar=False)
-    scores = result.task_results[0].scores[data.split][0]
-    return {name: float(scores[name]) for name in ("ndcg_at_10", "recall_at_100")}
+    return Vectors, Folder
 
 
 def largest_difference(ours: dict[str, float], theirs: dict[str, float]) -> float:
