@@ -7,9 +7,7 @@ written last, ``environment.json``: a folder without it was interrupted.
 
 import json
 import logging
-import os
 import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -251,7 +249,7 @@ def fuse(
     """
     stored = [store.open(encoder, texts, role, ids) for encoder in encoders]
     shape = (len(texts), blocks.width)
-    room = None if 4 * shape[0] * shape[1] <= IN_MEMORY else _map_room(store.root, shape)
+    room = None if 4 * shape[0] * shape[1] <= IN_MEMORY else store.room(shape)
     return blocks.transform(stored, room)
 
 
@@ -274,20 +272,6 @@ def fuse_sentences(
         return None
     logger.info("%d sentences to learn from", len(sentences))
     return Queries(fuse(blocks, encoders, sentences, Role.QUERY, store), np.array(owners))
-
-
-def _map_room(folder: Path, shape: tuple[int, int]) -> np.ndarray:
-    size = 4 * shape[0] * shape[1]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder) as file:
-            os.posix_fallocate(file.fileno(), 0, size)  # else a full disk would be a bus error
-            return np.memmap(file, np.float32, "r+", shape=shape)
-    except OSError as error:
-        raise FusionError(
-            f"{folder} has no room for {size / 2**30:.1f} GiB of fused embeddings "
-            f"({error.strerror}); make room, set FUSION_CACHE or give --max-texts"
-        ) from error
 
 
 def default_dims(width: int) -> tuple[int, ...]:

@@ -75,7 +75,7 @@ def test_a_full_disk_is_one_line_before_anything_is_fused(encoder, tmp_path, mon
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(run_module, "IN_MEMORY", 0)
-    monkeypatch.setattr(run_module.os, "posix_fallocate", full)
+    monkeypatch.setattr(store_module.os, "posix_fallocate", full)
     with pytest.raises(FusionError, match=r"no room for 0\.0 GiB .* \(No space left on device\)"):
         fused(encoder, tmp_path)
 

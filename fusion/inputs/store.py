@@ -12,6 +12,7 @@ import hashlib
 import json
 import logging
 import os
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -97,6 +98,24 @@ class Store:
                 return shelf.gather(texts[rows], encoder.dim)
 
         return Stored(encoder.name, texts, encoder.dim, read)
+
+    def room(self, shape: tuple[int, int]) -> np.ndarray:
+        """Float32 memory-mapped in a file without a name, which goes when this process does.
+
+        Raises:
+            FusionError: The store's disk has no room for it.
+        """
+        size = 4 * shape[0] * shape[1]
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.root) as file:
+                os.posix_fallocate(file.fileno(), 0, size)  # else a full disk would be a bus error
+                return np.memmap(file, np.float32, "r+", shape=shape)
+        except OSError as error:
+            raise FusionError(
+                f"{self.root} has no room for {size / 2**30:.1f} GiB of fused embeddings "
+                f"({error.strerror}); make room, set FUSION_CACHE or give --max-texts"
+            ) from error
 
 
 @dataclass
