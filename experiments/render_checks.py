@@ -18,6 +18,49 @@ def render_metrics(path: Path) -> str:
     return "\n".join(lines)
 
 
+def render_all_widths(path: Path) -> str:
+    """Other people's evaluators, from one encoding and from one a width."""
+    report = json.loads(path.read_text(encoding="utf-8"))
+    lines = [
+        f"{report['encoders']} on {report['data']}, {len(report['dims'])} widths; both metrics.",
+        "",
+        "| evaluator | texts encoded | width by width | largest difference of a number | not "
+        "explained |",
+        "|---|---|---|---|---|",
+    ]
+    for name, check in report["checks"].items():
+        lines.append(
+            f"| {name} {report['versions'][name]} | {check['texts_encoded']:,} "
+            f"| {check['texts_encoded_width_by_width']:,} | {check['largest_difference']:.1e} "
+            f"| {len(report['unexplained'][name])} |"
+        )
+    lines += [
+        "",
+        "A difference above 1e-6 is explained where ours is the number of the float64 order: cosines "
+        "so close that a float32 product swaps them.",
+    ]
+    return "\n".join(lines)
+
+
+def render_memory(path: Path) -> str:
+    """Peak memory of training on embeddings that were and were not held in memory."""
+    report = json.loads(path.read_text(encoding="utf-8"))
+    lines = [
+        f"Limit of private memory, held by the kernel: {report['limit_mib']:,} MiB "
+        f"({'held' if report['bounded'] else '**broken**'}). Mapped pages of a file count as "
+        "resident, not as private: the system takes them back when it needs them.",
+        "",
+        "| texts | dims | fused embeddings, MiB | peak private, MiB | peak resident, MiB |",
+        "|---|---|---|---|---|",
+    ]
+    for line in report["lines"]:
+        lines.append(
+            f"| {line['rows']:,} | {line['dim']} | {line['embeddings_mib']:,} "
+            f"| {line['peak_private_mib']:,} | {line['peak_resident_mib']:,} |"
+        )
+    return "\n".join(lines)
+
+
 def render_known_figures(path: Path) -> str:
     """What real encoders have to give on real data, and what they gave."""
     lines = [

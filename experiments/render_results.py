@@ -91,6 +91,12 @@ SECTIONS = (
         render_checks.render_metrics,
     ),
     Section(
+        "Other evaluators, all widths from one encoding",
+        "python experiments/all_widths.py --data scifact --encoders minilm,wordllama",
+        "all_widths.json",
+        render_checks.render_all_widths,
+    ),
+    Section(
         "Encoders in bfloat16",
         "python experiments/encoder_dtype.py",
         "encoder_dtype.json",
@@ -113,6 +119,12 @@ SECTIONS = (
         "python experiments/benchmark_training.py",
         "training_cpu.json",
         render_training.render,
+    ),
+    Section(
+        "Training on more embeddings than memory",
+        "python experiments/check_memory.py",
+        "check_memory.json",
+        render_checks.render_memory,
     ),
     Section(
         "Cost as rows grow",
