@@ -36,8 +36,8 @@ def render_all_widths(path: Path) -> str:
         )
     lines += [
         "",
-        "A difference above 1e-6 is explained where ours is the number of the float64 order: cosines "
-        "so close that a float32 product swaps them.",
+        "A difference above 1e-6 is explained where ours is the number of the float64 order: the "
+        "cosines are so close that a float32 product swaps them.",
     ]
     return "\n".join(lines)
 
