@@ -20,6 +20,7 @@ import render_compression
 import render_headline
 import render_model
 import render_paper
+import render_reading
 import render_scale
 import render_topk
 import render_training
@@ -149,7 +150,7 @@ through `FUSION_DATA` (see README). No GPU was at hand: everything was measured 
 
 def results() -> str:
     """The text of results.md."""
-    parts = [INTRODUCTION]
+    parts = [INTRODUCTION, f"## A short reading\n\n{render_reading.render(RESULTS)}\n"]
     for section in SECTIONS:
         path = RESULTS / section.file
         body = section.render(path) if path.is_file() else "Not run yet."
