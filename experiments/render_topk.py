@@ -8,15 +8,39 @@ import sys
 from pathlib import Path
 from typing import Any
 
-OURS = "nested"
+OURS, KEPT = "nested", "nested, norms kept"
+TORCH, ONEDNN = "torch per level", "torch per level, oneDNN"
+FAISS, ST = "faiss IndexFlatIP per level", "ST semantic_search per level"
+FLOOR, MEMORY = "share of the floor", "MB at most"
+# Asked of one thread: workload, our method, against what, must, stretch.
+ASKED = (
+    ("small", OURS, TORCH, 4.5, 7.0),
+    ("small", OURS, FAISS, 3.0, None),
+    ("small", OURS, ST, 6.0, None),
+    ("small", OURS, MEMORY, 80, None),
+    ("small-k1000", OURS, TORCH, 4.2, 6.0),
+    ("small-k1000", OURS, FAISS, 4.2, None),
+    ("small-k1000", OURS, ST, 15.0, None),
+    ("medium", OURS, TORCH, 6.0, 8.5),
+    ("medium", OURS, ONEDNN, 4.0, None),
+    ("medium", OURS, ST, 6.3, None),
+    ("medium", OURS, FLOOR, 0.48, 0.65),
+    ("large", OURS, TORCH, 5.3, 7.0),
+    ("large", OURS, FAISS, 4.8, None),
+    ("large", OURS, ST, 5.3, None),
+    ("large", OURS, FLOOR, 0.48, 0.65),
+    ("few", OURS, TORCH, 7.0, None),
+    ("few", KEPT, TORCH, 14.0, 20.0),
+)
+Key = tuple[str, str, int]  # workload, device, threads
 FLOORS = ("one matrix product", "one matrix product, oneDNN")
 
 
 def render(json_path: Path | str) -> str:
     """One table for each workload, device and thread count; the last record of each counts."""
     records = json.loads(Path(json_path).read_text(encoding="utf-8"))
-    latest: dict[tuple[str, str, int], dict[str, Any]] = {}
-    memory: dict[tuple[str, str, int], dict[str, float]] = {}
+    latest: dict[Key, dict[str, Any]] = {}
+    memory: dict[Key, dict[str, float]] = {}
     for record in records:
         rows = record["methods"]
         key = record["workload"], record["device"], record["environment"]["threads"]
@@ -24,7 +48,8 @@ def render(json_path: Path | str) -> str:
             memory[key] = {name: row["extra_memory_mb"] for name, row in rows.items()}
             continue
         latest[key] = record
-    parts = [_table(record, memory.get(key, {})) for key, record in latest.items()]
+    parts = [_asked(latest, memory)]
+    parts += [_table(record, memory.get(key, {})) for key, record in latest.items()]
     if all(record["device"] == "cpu" for record in latest.values()):
         parts.append(
             "Same results: the share of indices that equal the first method's; the others order "
@@ -32,6 +57,42 @@ def render(json_path: Path | str) -> str:
         )
         parts.append("The CUDA engine is not measured: no GPU was to be had.")
     return "\n\n".join(parts) + "\n"
+
+
+def _asked(latest: dict[Key, dict[str, Any]], memory: dict[Key, dict[str, float]]) -> str:
+    """What was asked of the CPU engine, and what was measured."""
+    lines = [
+        "| workload | method | against | must | stretch | measured | |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for workload, ours, against, must, stretch in ASKED:
+        key = (workload, "cpu", 1)
+        rows = latest[key]["methods"] if key in latest else {}
+        found = _measured(rows, memory.get(key, {}), ours, against)
+        verdict = "not measured"
+        if found is not None:
+            met = found <= must if against == MEMORY else found >= must
+            verdict = "ok" if met else "**missed**"
+            verdict = "stretch" if stretch and found >= stretch else verdict
+        cells = [workload, ours, against, f"{must:g}", f"{stretch:g}" if stretch else "–"]
+        lines.append(f"| {' | '.join([*cells, _short(found), verdict])} |")
+    return "\n".join(lines)
+
+
+def _measured(
+    rows: dict[str, Any], memory: dict[str, float], ours: str, against: str
+) -> float | None:
+    if against == MEMORY:
+        return memory.get(ours)
+    medians = {name: row["cpu"]["median"] for name, row in rows.items()}
+    if against == FLOOR:
+        floor = min((medians[name] for name in FLOORS if name in medians), default=None)
+        return None if floor is None or ours not in medians else floor / medians[ours]
+    return medians[against] / medians[ours] if {against, ours} <= medians.keys() else None
+
+
+def _short(value: float | None) -> str:
+    return "–" if value is None else f"{value:.3g}"
 
 
 def _table(record: dict[str, Any], memory: dict[str, float]) -> str:
