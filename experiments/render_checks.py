@@ -61,6 +61,25 @@ def render_memory(path: Path) -> str:
     return "\n".join(lines)
 
 
+def render_streaming(path: Path) -> str:
+    """Extra memory of the streaming search by the size of the corpus."""
+    report = json.loads(path.read_text(encoding="utf-8"))
+    what = report["setting"]
+    lines = [
+        f"{what['queries']} queries, dims {', '.join(map(str, what['dims']))}, k = {what['k']}, "
+        f"chunks of {what['chunk']:,} documents, one thread.",
+        "",
+        "| documents | extra memory, MB | bound, MB | seconds |",
+        "|---|---|---|---|",
+    ]
+    for line in report["lines"]:
+        lines.append(
+            f"| {line['documents']:,} | {line['extra_mb']:.0f} | {report['bound_mb']:.0f} "
+            f"| {line['seconds']:.1f} |"
+        )
+    return "\n".join(lines)
+
+
 def render_known_figures(path: Path) -> str:
     """What real encoders have to give on real data, and what they gave."""
     lines = [

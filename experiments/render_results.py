@@ -139,6 +139,12 @@ SECTIONS = (
         "benchmark_topk.json",
         render_topk.render,
     ),
+    Section(
+        "Memory of the streaming search",
+        "python experiments/check_streaming.py",
+        "check_streaming.json",
+        render_checks.render_streaming,
+    ),
 )
 INTRODUCTION = """# Results
 
