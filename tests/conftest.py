@@ -8,6 +8,9 @@ os.environ["OMP_NUM_THREADS"] = "1"
 
 import pytest
 from tiny_models import build_tiny_bert
+from tiny_runs import build_tiny_run
+
+from fusion.model.folder import export
 
 
 @pytest.fixture(scope="session")
@@ -22,6 +25,14 @@ def tiny_encoder(tmp_path_factory):
 def other_encoder(tmp_path_factory):
     """Folder of another tiny BERT: another width, CLS pooling, no prompts."""
     return build_tiny_bert(tmp_path_factory.mktemp("other"), dim=24, pooling="cls", seed=1)
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory):
+    """Folder of an exported tiny model, to read only."""
+    root = tmp_path_factory.mktemp("models")
+    export(build_tiny_run(root / "encoders"), root / "tiny")
+    return root / "tiny"
 
 
 @pytest.fixture(autouse=True)

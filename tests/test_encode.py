@@ -8,22 +8,15 @@ import time
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from tiny_runs import DIMS, build_tiny_run, many
+from tiny_runs import DIMS, many
 
 from fusion import encode
 from fusion.bulk.encoder import EncodeConfig, ModelEncoder
 from fusion.bulk.engine import ManyDevices, OneDevice
 from fusion.bulk.shards import Chunk, Row
-from fusion.model.folder import export, load, load_codebook
+from fusion.model.folder import load, load_codebook
 
 TYPES = {"float32": "float", "int8": "int8", "int4": "uint8", "ubinary": "uint8"}
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    root = tmp_path_factory.mktemp("models")
-    export(build_tiny_run(root / "encoders"), root / "tiny")
-    return root / "tiny"
 
 
 @pytest.fixture(scope="module")

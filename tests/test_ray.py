@@ -10,26 +10,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tiny_runs import build_tiny_run, many
+from tiny_runs import many
 
 from fusion import encode
 from fusion.bulk.encoder import EncodeConfig, ModelEncoder
 from fusion.bulk.engine import OneDevice
 from fusion.bulk.shards import Chunk, Row
 from fusion.errors import FusionError
-from fusion.model.folder import export
 
 ray = pytest.importorskip("ray")
 pytest.importorskip("ray.data")
 
 from fusion.bulk.ray_engine import Feed, ModelActor, RayDevices, Task, _plain  # noqa: E402 - not where Ray is missing
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    root = tmp_path_factory.mktemp("models")
-    export(build_tiny_run(root / "encoders"), root / "tiny")
-    return root / "tiny"
 
 
 @pytest.fixture(scope="module")

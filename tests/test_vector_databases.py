@@ -7,20 +7,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from tiny_runs import DIMS, build_tiny_run, many
+from tiny_runs import DIMS, many
 
 from fusion import encode
-from fusion.model.folder import export, load
+from fusion.model.folder import load
 
 EXPERIMENTS = Path(__file__).parents[1] / "experiments"
 QUESTION = "does the dog run"
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory):
-    root = tmp_path_factory.mktemp("models")
-    export(build_tiny_run(root / "encoders"), root / "tiny")
-    return root / "tiny"
 
 
 @pytest.fixture(scope="module")

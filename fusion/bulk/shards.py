@@ -164,8 +164,5 @@ def cannot_write(folder: Path, error: OSError) -> FusionError:
 
 def sha256(path: Path) -> str:
     """Checksum of a file, as ``sha256sum`` prints it."""
-    digest = hashlib.sha256()
     with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, "sha256").hexdigest()
