@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fusion.bulk.precisions import KINDS, PRECISIONS
 from fusion.terminal import build_parser, comma_list, parse, run_door, say
 
 if TYPE_CHECKING:
@@ -26,7 +27,6 @@ EXAMPLES = """\
   python -m fusion.encode models/mine --input corpus/ --output vectors \\
       --engine ray --ray-address auto
 """
-PRECISIONS = ("float32", "float16", "int8", "uint8", "int4", "int3", "int2", "binary", "ubinary")
 MODEL_FLAGS = ("role", "truncate_dim", "precision", "codes", "dtype", "batch_size", "threads")
 RAY_FLAGS = ("ray_address", "workers")
 JOB_FLAGS = ("shard_rows", "strict", "resume", "overwrite")
@@ -47,7 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--role", choices=["document", "query"], help="whose prompts to use (default document)")
     add("--truncate-dim", type=int, metavar="D", help="width (default: all of the model's)")
     add("--precision", choices=PRECISIONS, help="default float32")
-    add("--codes", choices=["plain", "fitted"], help="plain: what vector databases take (default); "
+    add("--codes", choices=KINDS, help="plain: what vector databases take (default); "
         "fitted: the model's own, which rank better and fusion.load_codebook reads (always with "
         "int3 and int2)")  # fmt: skip
     add("--text-fields", type=comma_list, help="joined by spaces (default text)")

@@ -64,7 +64,7 @@ def evaluate(options: dict[str, Any]) -> None:
 
     folder, overwrite = options.pop("output"), options.pop("overwrite", False)
     check_output(folder, overwrite)
-    if (options["run"] / "fusion_config.json").is_file():
+    if _is_model(options["run"]):
         return _evaluate_model(options.pop("run"), options, folder, overwrite)
     run, budget = Run.load(options.pop("run")), options.pop("budget", None)
     if budget is not None:
@@ -79,6 +79,17 @@ def evaluate(options: dict[str, Any]) -> None:
         say(_fill(run, config, splits, rows, budget))
     say(f"table:  {folder / 'results.md'}")
     say(f"figure: {folder / 'ndcg_vs_bytes.png'}")
+
+
+def _is_model(path: Path) -> bool:
+    """Whether it is a folder of fusion.export; of a run, that is known without heavy imports."""
+    from fusion.run import CONFIG
+
+    if not path.is_dir() or (path / CONFIG).is_file():
+        return False
+    from fusion.model.modeling_fusion import CONFIG as MODEL_CONFIG
+
+    return (path / MODEL_CONFIG).is_file()
 
 
 def _evaluate_model(path: Path, options: dict[str, Any], folder: Path, overwrite: bool) -> None:

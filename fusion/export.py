@@ -40,13 +40,12 @@ def _parser() -> argparse.ArgumentParser:
 def export(options: dict[str, Any]) -> None:
     """Write the folder, check it from outside, and send it if asked to."""
     from fusion.model.check import check_model
-    from fusion.model.folder import check_free, push
     from fusion.model.folder import export as export_run
+    from fusion.model.folder import push
     from fusion.run import Run
 
     folder, name = options["output"], options.get("push_to_hub", "")
     compressor = options.get("compressor", "head")
-    check_free(folder, options.get("overwrite", False))
     run = Run.load(options["run"])
     export_run(
         run,

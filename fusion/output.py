@@ -10,9 +10,9 @@ PARTIAL = ".partial"
 def check_output(
     folder: Path,
     overwrite: bool = False,
-    resume: bool = False,
+    resume: bool | None = None,
     *,
-    mark: str = "",
+    marks: tuple[str, ...] = (),
     kind: str = "",
 ) -> None:
     """Refuse a folder in which something stands; call it before hours of work.
@@ -20,24 +20,33 @@ def check_output(
     Args:
         folder: What the person named.
         overwrite: ``--overwrite`` was given.
-        resume: ``--resume`` was given.
-        mark: A file that such a folder holds. Without that file neither flag opens the folder: it
-            is somebody's. Empty where nothing but files of the same name is ever replaced.
-        kind: What a folder with that file is, for the message.
+        resume: ``--resume`` was given; None where there is no such flag.
+        marks: Files of which such a folder holds at least one. Without any of them neither flag
+            opens the folder: it is somebody's. Empty where nothing but files of the same name is
+            ever replaced.
+        kind: What a folder with such a file is, for the message.
 
     Raises:
         FusionError: The folder is not empty and no flag allows that, or it is a file.
+        ValueError: Both flags.
     """
+    if resume and overwrite:
+        raise ValueError("--resume keeps what --overwrite would remove; use one of them")
     if folder.exists() and not folder.is_dir():
         raise FusionError(f"{folder} is a file; choose a folder for --output")
-    if not folder.is_dir() or all(path.suffix == PARTIAL for path in folder.iterdir()):
+    if not folder.is_dir() or all(_is_left_over(path, marks) for path in folder.iterdir()):
         return
     if not overwrite and not resume:
-        ways = "use --overwrite or --resume" if mark else "use --overwrite"
+        ways = "use --overwrite" if resume is None else "use --overwrite or --resume"
         raise FusionError(f"{folder} exists and is not empty; choose another or {ways}")
-    if mark and not (folder / mark).is_file():
+    if marks and not any((folder / name).is_file() for name in marks):
         flag = "--overwrite" if overwrite else "--resume"
         raise FusionError(f"{folder} is not {kind}, so {flag} leaves it alone")
+
+
+def _is_left_over(path: Path, marks: tuple[str, ...]) -> bool:
+    """Whether it was left by a kill before the first whole file: of ours, not of somebody's."""
+    return path.suffix == PARTIAL and (not marks or path.stem in marks)
 
 
 def write_whole(path: Path, text: str) -> None:

@@ -157,7 +157,7 @@ def train(config: RunConfig, folder: Path, *, overwrite: bool = False, resume: b
     from fusion.space.training import check_devices  # lightning takes seconds to import
 
     if is_first(config.train):
-        check_output(folder, overwrite, resume, mark=CONFIG, kind="a run folder")
+        check_output(folder, overwrite, resume, marks=(CONFIG,), kind="a run folder")
     encoders = load_encoders(config)
     blocks = Blocks(
         config.encoders,

@@ -285,7 +285,7 @@ def test_folders_that_are_taken_are_refused(source, tmp_path):
     out = tmp_path / "out"
     run(source, out)
     before = content(out)
-    with pytest.raises(FusionError, match="not empty; go on with --resume or start anew with"):
+    with pytest.raises(FusionError, match="not empty; choose another or use --overwrite or --res"):
         run(source, out)
     with pytest.raises(FusionError, match="model=counter, now it is other: resume with the same"):
         run(source, out, encoder=Counter(model="other"), resume=True)
@@ -296,7 +296,7 @@ def test_folders_that_are_taken_are_refused(source, tmp_path):
     assert content(out) == before
     run(source, out, overwrite=True, shard_rows=100)
     assert len(list(out.glob("part-*"))) == 1
-    with pytest.raises(FusionError, match="holds no encoding, so it is left alone"):
+    with pytest.raises(FusionError, match="is not an encoding, so --overwrite leaves it alone"):
         run(tmp_path / "out", source, overwrite=True)
     (tmp_path / "file").touch()
     with pytest.raises(FusionError, match="is a file; choose a folder"):

@@ -223,7 +223,7 @@ def test_only_an_exported_model_is_overwritten(run, tmp_path):
     (taken / "thesis.txt").write_text("years of work")
     with pytest.raises(FusionError, match="not empty"):
         export(run, taken)
-    with pytest.raises(FusionError, match="leaves it alone"):
+    with pytest.raises(FusionError, match="is not an exported model, so --over"):
         export(run, taken, overwrite=True)
     assert (taken / "thesis.txt").read_text() == "years of work"
     export(run, tmp_path / "model")

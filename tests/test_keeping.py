@@ -4,6 +4,7 @@ import zipfile
 import numpy as np
 import pytest
 
+from fusion.errors import FusionError
 from fusion.output import check_output, write_whole
 from fusion.space.recipe import TrainConfig
 from fusion.space.training import fit_head
@@ -95,5 +96,8 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
 
 def test_what_a_kill_left_before_the_first_whole_file_is_no_obstacle(tmp_path):
     (tmp_path / "config.yaml.partial").touch()
-    check_output(tmp_path, resume=True, mark="config.yaml", kind="a run folder")
+    check_output(tmp_path, resume=True, marks=("config.yaml",), kind="a run folder")
     check_output(tmp_path)
+    (tmp_path / "film.partial").touch()  # somebody's, which a run folder's --overwrite would clear
+    with pytest.raises(FusionError, match="exists and is not empty"):
+        check_output(tmp_path, resume=False, marks=("config.yaml",), kind="a run folder")

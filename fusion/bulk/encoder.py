@@ -7,7 +7,8 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fusion.bulk.coders import KINDS, PRECISIONS, Coder, FittedCoder, PlainCoder, kind_of
+from fusion.bulk.coders import Coder, FittedCoder, PlainCoder
+from fusion.bulk.precisions import KINDS, PRECISIONS, kind_of
 
 DTYPES = ("float32", "bfloat16", "float16")
 

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 from fusion.bulk.shards import Shard, cannot_write
 from fusion.errors import FusionError
+from fusion.output import check_output
 
 logger = logging.getLogger(__name__)
 
@@ -187,23 +188,8 @@ def open_output(
 
 
 def check_free(folder: Path, resume: bool, overwrite: bool) -> None:
-    """Refuse a folder that is taken, before any work is done.
-
-    Raises:
-        FusionError: Something stands there that this job must not touch.
-    """
-    if resume and overwrite:
-        raise ValueError("--resume keeps what --overwrite would remove; use one of them")
-    if folder.exists() and not folder.is_dir():
-        raise FusionError(f"--output {folder} is a file; choose a folder")
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return
-    if not resume and not overwrite:
-        raise FusionError(
-            f"--output {folder} is not empty; go on with --resume or start anew with --overwrite"
-        )
-    if not any((folder / name).is_file() for name in (MANIFEST, JOURNAL)):
-        raise FusionError(f"--output {folder} holds no encoding, so it is left alone")
+    """Refuse a folder that is taken, before any work is done; see ``check_output``."""
+    check_output(folder, overwrite, resume, marks=(MANIFEST, JOURNAL), kind="an encoding")
 
 
 def _known(folder: Path, file: BinaryIO) -> Iterator[tuple[dict[str, Any], Sequence[Shard]]]:

@@ -13,6 +13,7 @@ from fusion.errors import FusionError
 from fusion.inputs.encoders import FrozenEncoder, load_encoder
 from fusion.model.card import read_results, render_card
 from fusion.model.ranges import fit_ranges
+from fusion.output import check_output
 from fusion.run import Run
 from fusion.space.codes import Codebook, Precision, fit_shelf, load_from_shelf
 from fusion.space.compressor import FittedCompressor
@@ -147,7 +148,9 @@ def export(
     Raises:
         FusionError: The folder is taken, or an encoder cannot be had or exported.
     """
-    check_free(folder, overwrite)
+    from fusion.model.modeling_fusion import CONFIG
+
+    check_output(folder, overwrite, marks=(CONFIG,), kind="an exported model")
     measured = None if results is None else read_results(results, compressor)
     model: Any = build_model(run, compressor)
     model._model_card_text = render_card(
@@ -163,24 +166,6 @@ def export(
         partial.replace(folder)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
-
-
-def check_free(folder: Path, overwrite: bool = False) -> None:
-    """Refuse to write over what is not an exported model, before any work is done.
-
-    Raises:
-        FusionError: Something stands there.
-    """
-    from fusion.model.modeling_fusion import CONFIG
-
-    if folder.exists() and not folder.is_dir():
-        raise FusionError(f"{folder} is a file; choose a folder for --output")
-    if not folder.is_dir() or not any(folder.iterdir()):
-        return
-    if not overwrite:
-        raise FusionError(f"{folder} exists and is not empty; choose another or use --overwrite")
-    if not (folder / CONFIG).is_file():
-        raise FusionError(f"{folder} is no exported model, so --overwrite leaves it alone")
 
 
 def build_model(run: Run, compressor: str = "head") -> "SentenceTransformer":
