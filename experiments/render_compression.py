@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from fusion.measure.rows import MEAN
+
 RIVAL, PAPER = "pca", "head:paper"
 CODED = {"documents": "head, documents coded", "both": "head, both coded"}
 ASKED_DIMS = (32, 64, 128, 256, 384, 512, 640)
@@ -69,13 +71,26 @@ def _training(report: dict[str, Any]) -> str:
     return f"{min(seconds):.0f} to {max(seconds):.0f}" if seconds else "an unknown number of"
 
 
-def _means(report: dict[str, Any], method: str) -> dict[int, np.ndarray]:
+def by_variant(rows: Sequence[dict[str, Any]]) -> dict[tuple[str, int, str], np.ndarray]:
+    """Means over the data sets, one a seed, by method, width and precision."""
+    found: dict[tuple[str, int, str], list[float]] = {}
+    for row in rows:
+        if row["data"] == MEAN:
+            key = row["method"], row["dim"], row["precision"]
+            found.setdefault(key, []).append(row["ndcg_at_10"])
+    return {key: np.array(scores) for key, scores in found.items()}
+
+
+def means(report: dict[str, Any], method: str) -> dict[int, np.ndarray]:
     """Scores of all seeds by width, float32 vectors."""
-    found: dict[int, list[float]] = {}
-    for row in report["rows"]:
-        if row["data"] == "mean" and row["method"] == method:
-            found.setdefault(row["dim"], []).append(row["ndcg_at_10"])
-    return {dim: np.array(scores) for dim, scores in found.items()}
+    found = by_variant(report["rows"]).items()
+    return {dim: s for (name, dim, code), s in found if (name, code) == (method, "float32")}
+
+
+def means_by_code(report: dict[str, Any], method: str) -> dict[tuple[int, str], np.ndarray]:
+    """Scores of all seeds by width and precision."""
+    found = by_variant(report["rows"]).items()
+    return {(dim, code): s for (name, dim, code), s in found if name == method}
 
 
 def _ours(report: dict[str, Any]) -> str:
@@ -83,17 +98,17 @@ def _ours(report: dict[str, Any]) -> str:
 
 
 def _concat(report: dict[str, Any]) -> float:
-    (scores,) = _means(report, "concat").values()
+    (scores,) = means(report, "concat").values()
     return float(scores.mean())
 
 
 def _floats(report: dict[str, Any]) -> list[str]:
     name = _ours(report)
-    ours = _means(report, name)
+    ours = means(report, name)
     dims = sorted(ours)
     lines = [f"| dims | {' | '.join(map(str, dims))} |", "|---" * (len(dims) + 1) + "|"]
     for method in ("first-k", RIVAL, PAPER, name):
-        scores = _means(report, method)
+        scores = means(report, method)
         lines.append(_line(method, [f"{scores[dim].mean():.4f}" for dim in dims]))
     lines.append(_line("its range", [f"{ours[d].min():.4f} – {ours[d].max():.4f}" for d in dims]))
     for level, asked in ASKED[report["setting"]].items():
@@ -107,7 +122,7 @@ def _floats(report: dict[str, Any]) -> list[str]:
         f"{method.removeprefix('encoder:')}{' alone' * method.startswith('encoder:')} "
         f"{scores.mean():.4f}"
         for method in ("concat", *(f"encoder:{name}" for name in report["encoders"]))
-        for scores in _means(report, method).values()
+        for scores in means(report, method).values()
     ]
     return [*lines, "", f"At full width: {', '.join(others)}."]
 
@@ -119,7 +134,7 @@ def _tests(report: dict[str, Any]) -> dict[int, dict[str, Any]]:
 
 def _codes(report: dict[str, Any]) -> list[str]:
     full = _concat(report)
-    scores = {side: _means_by_code(report, method) for side, method in CODED.items()}
+    scores = {side: means_by_code(report, method) for side, method in CODED.items()}
     lines = [
         "| bytes a vector | code | nDCG@10 | of the concat | must | goal | queries coded too |",
         "|---|---|---|---|---|---|---|",
@@ -136,21 +151,13 @@ def _codes(report: dict[str, Any]) -> list[str]:
     return lines
 
 
-def _means_by_code(report: dict[str, Any], method: str) -> dict[tuple[int, str], np.ndarray]:
-    found: dict[tuple[int, str], list[float]] = {}
-    for row in report["rows"]:
-        if row["data"] == "mean" and row["method"] == method:
-            found.setdefault((row["dim"], row["precision"]), []).append(row["ndcg_at_10"])
-    return {code: np.array(scores) for code, scores in found.items()}
-
-
 def _reading(report: dict[str, Any]) -> list[str]:
     """What the tests against PCA say, in words."""
     tests = _tests(report)
     better = [d for d, t in tests.items() if t["difference"] > 0 and t["p_holm"] < 0.05]
     worse = [d for d, t in tests.items() if t["difference"] < 0 and t["p_holm"] < 0.05]
     open_ = [d for d in tests if d not in better + worse]
-    ours, musts = _means(report, _ours(report)), ASKED[report["setting"]]["must"]
+    ours, musts = means(report, _ours(report)), ASKED[report["setting"]]["must"]
     missed = [d for d, m in zip(ASKED_DIMS, musts, strict=True) if _short(ours, d, m)]
     said = [
         (better, "Better than PCA beyond chance at {} dims."),

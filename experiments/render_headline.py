@@ -1,14 +1,15 @@
 """The table and the figure that README leads with, from what compression.py --setting own wrote."""
 
 import json
-from collections import defaultdict
 from pathlib import Path
-from statistics import mean
+
+from render_compression import CODED as METHODS
+from render_compression import by_variant
 
 from fusion.measure.report import ndcg_figure
-from fusion.measure.rows import MEAN, Row
+from fusion.measure.rows import Row
 
-CODED = "head, documents coded"  # and queries in float32
+CODED = METHODS["documents"]  # and queries in float32
 NAMES = {
     "first-k": "first columns of the concat",
     "head:paper": "the paper's head and loss",
@@ -20,7 +21,7 @@ def table(path: Path) -> str:
     """Mean nDCG@10 of the test sets by method and width, seeds averaged, and the small codes."""
     report = json.loads(path.read_text(encoding="utf-8"))
     ours = f"head:{report.get('ours', 'fusion')}"
-    scores = _scores(report["rows"])
+    scores = {key: float(of_seeds.mean()) for key, of_seeds in by_variant(report["rows"]).items()}
     widths = sorted(dim for method, dim, code in scores if method == "pca" and code == "float32")
     widths = [dim for dim in widths if (ours, dim, "float32") in scores]
     full = next(score for (method, *_), score in scores.items() if method == "concat")
@@ -53,14 +54,6 @@ def figure(path: Path, png: Path) -> None:
         if row.method in names or row.method.startswith("encoder:")
     ]
     ndcg_figure(shown, png)
-
-
-def _scores(rows: list[dict]) -> dict[tuple[str, int, str], float]:
-    groups = defaultdict(list)
-    for row in rows:
-        if row["data"] == MEAN:
-            groups[row["method"], row["dim"], row["precision"]].append(row["ndcg_at_10"])
-    return {key: mean(values) for key, values in groups.items()}
 
 
 def _codes(report: dict, scores: dict, full: float) -> str:

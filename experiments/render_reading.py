@@ -2,8 +2,9 @@
 
 import json
 from pathlib import Path
-from statistics import mean
 from typing import Any
+
+from render_compression import CODED, means, means_by_code
 
 LIKELY = 0.05  # a smaller p, corrected after Holm, is called proven
 
@@ -84,24 +85,15 @@ def _tests(report: dict[str, Any]) -> dict[int, dict[str, Any]]:
 
 
 def _score(report: dict[str, Any], method: str, dim: int | None = None) -> float:
-    return mean(
-        row["ndcg_at_10"]
-        for row in report["rows"]
-        if row["data"] == "mean"
-        and row["method"] == method
-        and row["precision"] == "float32"
-        and dim in (None, row["dim"])
-    )
+    """Mean of the seeds; without a width, of the one that there is."""
+    scores = means(report, method)
+    [only] = scores if dim is None else [dim]
+    return float(scores[only].mean())
 
 
 def _coded(report: dict[str, Any], budget: dict[str, Any]) -> float:
-    return mean(
-        row["ndcg_at_10"]
-        for row in report["rows"]
-        if row["data"] == "mean"
-        and row["method"] == "head, documents coded"
-        and (row["dim"], row["precision"]) == (budget["dim"], budget["precision"])
-    )
+    code = budget["dim"], budget["precision"]
+    return float(means_by_code(report, CODED["documents"])[code].mean())
 
 
 def _scores(rows: list[dict[str, Any]], variant: str) -> dict[str, float]:
