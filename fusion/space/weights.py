@@ -1,6 +1,7 @@
 """Weights of the blocks without labels: how well a text's query-like part finds the rest of it."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -10,12 +11,14 @@ from fusion.space.blocks import Normalization, check_shapes, row_norms
 
 MAX_PAIRS = 9_000
 """More pairs than these, evenly spaced, do not move the weights."""
+SHARES = np.linspace(0, 1, 21)
+"""What is tried as the squared weight of a block beside the mean of the others, in parts of 1."""
 _MAX_SIMILARITIES = 400_000_000  # of all blocks together: 1.6 GB in float32
 _ROWS = 512  # queries ranked at a time, so that one tile of scores stays in cache
-_COARSE = (0.0, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.65, 0.8, 1.0)
-_FINE = (-0.05, -0.025, 0.025, 0.05)  # steps around the best of the coarse grid
-_ROUNDS = 2
-_SIGMAS = 2.0  # by how many standard errors a block must earn its place
+_ROUNDS = 3
+_SETTLED = 0.01  # of the heaviest weight: the pairs tell no smaller steps apart
+_CHANCE = 4.0  # standard deviations above chance that a block alone has to reach; its tail is long
+_ODDS = 20.0  # how much likelier than its presence a block's absence is when it goes
 
 
 def choose_weights(
@@ -23,12 +26,14 @@ def choose_weights(
     documents: Sequence[np.ndarray],
     normalize: Normalization = Normalization.PER_MODEL,
 ) -> tuple[float, ...]:
-    """Squared weights of the blocks, relative to the best single one, from unlabelled text.
+    """Squared weights of the blocks, relative to the heaviest one, from unlabelled text.
 
     Row i of the queries is a pseudo-query for row i of the documents, for example a paragraph's
-    first sentence for the rest of the paragraph. The mean reciprocal rank of the right document
-    among all of them is what one block after the other is weighted for; a block that does not
-    raise it by two standard errors gets 0. Deterministic.
+    first sentence for the rest of the paragraph. Each block's share is the mean of all shares that
+    it might have, each counted by how well the reciprocal ranks of the right documents bear it
+    out: with thousands of pairs the share that ranks best, with few of them something between that
+    and equal weights. A block gets 0 only where the pairs say so: alone it finds no more than
+    chance would, or any share of it ranks worse than none. Deterministic.
 
     Args:
         queries: one ``[n, d_i]`` array for each encoder, any norm.
@@ -36,95 +41,119 @@ def choose_weights(
         normalize: how the blocks will be fused.
 
     Returns:
-        One weight for each block; the best single block has 1, none has more.
+        One weight for each block; the heaviest has 1.
 
     Raises:
         ValueError: arrays that do not fit together, or a zero, NaN or infinite row.
     """
-    similarities, lengths = _similarities(queries, documents, Normalization(normalize))
-    count = len(similarities)
-
-    def ranks(weights: Sequence[float]) -> Tensor:
-        return _reciprocal_ranks(similarities, lengths, weights)  # (n,)
-
-    single = [ranks([float(i == j) for j in range(count)]).mean().item() for i in range(count)]
-    order = sorted(range(count), key=lambda i: -single[i])
-    weights = [0.0] * count
-    weights[order[0]] = 1.0
-    for _ in range(_ROUNDS if count > 2 else 1):  # a line needs no second round
-        before = list(weights)
-        for block in order[1:]:
-            weights[block] = _best_on_line(ranks, weights, block)
-        if weights == before:
+    pairs = Pairs.of(queries, documents, normalize)
+    blocks = len(documents)
+    alone = [pairs.reciprocal_ranks(one) for one in np.eye(blocks)]
+    order = sorted(range(blocks), key=lambda i: -alone[i].mean())
+    live = [i for i in order if _beats_chance(alone[i])]
+    weights = np.isin(range(blocks), live or order).astype(np.float64)  # where nothing tells: equal
+    for _ in range(_ROUNDS if len(live) > 2 else 1):  # a line needs no second round
+        before = weights
+        for block in live[1:]:
+            weights = _weigh(pairs, weights, block)
+        weights = weights / weights.max()
+        if np.abs(weights - before).max() < _SETTLED:
             break
-    return tuple(weights)
+    return tuple(weights.round(3).tolist())
 
 
-def _best_on_line(
-    ranks: Callable[[Sequence[float]], Tensor], weights: Sequence[float], block: int
-) -> float:
-    """The best weight of one block while the others stay; the lower one of equals."""
-    tried: dict[float, Tensor] = {}
-
-    def best(candidates: Sequence[float]) -> float:
-        for value in candidates:
-            if value not in tried:
-                changed = [*weights[:block], value, *weights[block + 1 :]]
-                tried[value] = ranks(changed)  # (n,)
-        return max(sorted(tried), key=lambda value: tried[value].mean().item())
-
-    around = best(_COARSE)
-    top = best([round(around + step, 3) for step in _FINE if 0 < around + step <= 1])
-    gain = tried[top] - tried[0.0]  # (n,)
-    error = gain.std() / len(gain) ** 0.5
-    return top if gain.mean() > _SIGMAS * error else 0.0
+def _beats_chance(ranks: np.ndarray) -> bool:
+    """Whether reciprocal ranks ``[n]`` add up to more than those of ranks drawn from 1 to n."""
+    each = 1 / np.arange(1, len(ranks) + 1)  # (n,)
+    spread = ((each**2).sum() - each.sum() ** 2 / len(each)) ** 0.5  # of the sum of n such draws
+    return bool(ranks.sum() > each.sum() + _CHANCE * spread)
 
 
-def _similarities(
-    queries: Sequence[np.ndarray], documents: Sequence[np.ndarray], normalize: Normalization
-) -> tuple[Tensor, Tensor]:
-    """Dot products ``[blocks, n, n]`` of the blocks, and documents' squared norms ``[blocks, n]``.
+def _weigh(pairs: "Pairs", weights: np.ndarray, block: int) -> np.ndarray:
+    """Weights ``[blocks]`` with that of one block weighed anew, the others in proportion.
 
-    Unit-norm blocks under ``per-model``, as they come otherwise.
+    A share is as likely as exp(-z²/2), with z the mean by which the best one's reciprocal ranks
+    exceed its own, in standard errors of these paired differences. Before any pair is seen all
+    shares are equally likely, and their mean is a half: equal weights.
     """
-    names = [f"block {i}" for i in range(len(documents))]
-    dims = [block.shape[-1] for block in documents]
-    for side in (documents, queries):
-        check_shapes(side, names, dims)
-    if len(queries[0]) != len(documents[0]) or len(queries[0]) < 2:
-        raise ValueError(
-            f"choosing weights needs pairs, got {len(queries[0])} queries "
-            f"and {len(documents[0])} documents"
-        )
-    most = min(MAX_PAIRS, int((_MAX_SIMILARITIES / len(documents)) ** 0.5), len(queries[0]))
-    rows = np.linspace(0, len(queries[0]) - 1, most).round().astype(np.int64)  # (n,)
-    products = torch.empty(len(documents), most, most)  # (blocks, n, n)
-    lengths = torch.ones(len(documents), most)  # (blocks, n)
-    for i, (name, asked, given) in enumerate(zip(names, queries, documents, strict=True)):
-        asked, given = (np.asarray(side, dtype=np.float32) for side in (asked, given))
-        asked_norms, given_norms = (
-            row_norms(side, name)[rows] for side in (asked, given)
-        )  # (n, 1)
-        asked, given = asked[rows], given[rows]  # (n, d_i)
-        if normalize is Normalization.PER_MODEL:
-            asked, given = asked / asked_norms, given / given_norms
-        else:
-            lengths[i] = torch.from_numpy(given_norms[:, 0] ** 2)
-        torch.mm(torch.from_numpy(asked), torch.from_numpy(given).T, out=products[i])
-    return products, lengths
+    one = np.eye(len(weights))[block]
+    others = weights * (1 - one)
+    others /= others[others > 0].mean()
+    lines = [(1 - share) * others + share * one for share in SHARES]
+    tried = np.stack([pairs.reciprocal_ranks(line) for line in lines])  # (s, n)
+    behind = tried[tried.mean(axis=1).argmax()] - tried  # (s, n)
+    errors = behind.std(axis=1) / behind.shape[1] ** 0.5  # (s,)
+    z = behind.mean(axis=1) / np.where(errors > 0, errors, 1.0)  # without an error no difference
+    likely = np.exp(-(z**2) / 2)  # (s,)
+    if likely[0] > _ODDS * likely[1:].mean():
+        return others
+    share = (likely @ SHARES) / likely.sum()
+    return (1 - share) * others + share * one
 
 
-def _reciprocal_ranks(similarities: Tensor, lengths: Tensor, weights: Sequence[float]) -> Tensor:
-    """1 / rank ``[n]`` of each query's own document under the cosine of the weighted blocks."""
-    used = [i for i, weight in enumerate(weights) if weight]
-    # A query's norm changes no ranking; a document's does, unless all blocks are unit-norm.
-    norms = torch.stack([weights[i] * lengths[i] for i in used]).sum(dim=0).sqrt()  # (n,)
-    found = []
-    for start in range(0, similarities.shape[1], _ROWS):
-        scores = similarities[used[0], start : start + _ROWS] * weights[used[0]]  # (rows, n)
-        for i in used[1:]:
-            scores.add_(similarities[i, start : start + _ROWS], alpha=weights[i])
-        scores.div_(norms)
-        own = scores.diagonal(offset=start)[:, None]  # (rows, 1)
-        found.append(1.0 / (1 + (scores > own).sum(dim=1)))
-    return torch.cat(found)
+@dataclass(frozen=True)
+class Pairs:
+    """Pseudo-queries and their documents, as similarities under each block."""
+
+    similarities: Tensor
+    """float32 [blocks, n, n], queries by documents; of unit-norm blocks under ``per-model``."""
+    lengths: Tensor
+    """float32 [blocks, n], documents' squared norms."""
+
+    @classmethod
+    def of(
+        cls,
+        queries: Sequence[np.ndarray],
+        documents: Sequence[np.ndarray],
+        normalize: Normalization = Normalization.PER_MODEL,
+    ) -> "Pairs":
+        """Compare all queries with all documents, at most ``MAX_PAIRS`` of each, evenly spaced.
+
+        Raises:
+            ValueError: arrays that do not fit together, or a zero, NaN or infinite row.
+        """
+        names = [f"block {i}" for i in range(len(documents))]
+        dims = [block.shape[-1] for block in documents]
+        for side in (documents, queries):
+            check_shapes(side, names, dims)
+        if len(queries[0]) != len(documents[0]) or len(queries[0]) < 2:
+            raise ValueError(
+                f"choosing weights needs pairs, got {len(queries[0])} queries "
+                f"and {len(documents[0])} documents"
+            )
+        most = min(MAX_PAIRS, int((_MAX_SIMILARITIES / len(documents)) ** 0.5), len(queries[0]))
+        rows = np.linspace(0, len(queries[0]) - 1, most).round().astype(np.int64)  # (n,)
+        products = torch.empty(len(documents), most, most)  # (blocks, n, n)
+        lengths = torch.ones(len(documents), most)  # (blocks, n)
+        for i, (name, asked, given) in enumerate(zip(names, queries, documents, strict=True)):
+            asked, given = (np.asarray(side, dtype=np.float32) for side in (asked, given))
+            asked_norms, given_norms = (
+                row_norms(side, name)[rows] for side in (asked, given)
+            )  # (n, 1)
+            asked, given = asked[rows], given[rows]  # (n, d_i)
+            if Normalization(normalize) is Normalization.PER_MODEL:
+                asked, given = asked / asked_norms, given / given_norms
+            else:
+                lengths[i] = torch.from_numpy(given_norms[:, 0] ** 2)
+            torch.mm(torch.from_numpy(asked), torch.from_numpy(given).T, out=products[i])
+        return cls(products, lengths)
+
+    def reciprocal_ranks(self, weights: np.ndarray) -> np.ndarray:
+        """1 / rank ``[n]`` of each query's own document under the cosine of the weighted blocks.
+
+        Args:
+            weights: ``[blocks]`` squared weights, not all 0; their scale changes nothing.
+        """
+        used = [(i, float(weight)) for i, weight in enumerate(weights) if weight]
+        (first, weight), *more = used
+        # A query's norm changes no ranking; a document's does, unless all blocks are unit-norm.
+        norms = torch.stack([w * self.lengths[i] for i, w in used]).sum(dim=0).sqrt()  # (n,)
+        found = []
+        for start in range(0, self.similarities.shape[1], _ROWS):
+            scores = self.similarities[first, start : start + _ROWS] * weight  # (rows, n)
+            for i, w in more:
+                scores.add_(self.similarities[i, start : start + _ROWS], alpha=w)
+            scores.div_(norms)
+            own = scores.diagonal(offset=start)[:, None]  # (rows, 1)
+            found.append(1.0 / (1 + (scores > own).sum(dim=1)))
+        return torch.cat(found).numpy()
