@@ -28,14 +28,15 @@ import numpy as np
 
 from fusion.environment import describe_environment
 from fusion.inputs.catalogue import Role
-from fusion.inputs.corpora import RetrievalData, load_data
+from fusion.inputs.corpora import RetrievalData, load_data, load_documents
 from fusion.inputs.encoders import load_encoder
 from fusion.inputs.store import Store
+from fusion.inputs.texts import Texts as TextsToFit
 from fusion.inputs.texts import load_texts
 from fusion.measure.comparisons import comparisons_of
 from fusion.measure.rows import MEAN, Row, mean_rows
 from fusion.measure.sweep import Space, measure
-from fusion.run import fuse_sentences
+from fusion.run import fuse_queries
 from fusion.space.batches import Queries
 from fusion.space.blocks import Blocks
 from fusion.space.codes import Codebook, Precision
@@ -94,7 +95,7 @@ class Texts:
     source: str
     """Name of the texts that are fitted on."""
     queries: Queries | None
-    """Sentences of those texts, fused, that our head learns from too."""
+    """Titles or sentences of those texts, fused, that our head learns from too."""
 
 
 @dataclass(frozen=True)
@@ -125,24 +126,31 @@ def embed_all(setting: Setting) -> Iterator[Texts]:
     def fused(texts: Sequence[str], role: Role) -> np.ndarray:
         return blocks.transform([store.embed(e, texts, role) for e in encoders])
 
-    def sentences(texts: Sequence[str]) -> Queries | None:
-        count = setting.trained(setting.ours, 0).sentences
-        return fuse_sentences(blocks, encoders, texts, count, store)
+    def query_like(texts: TextsToFit) -> Queries | None:
+        return fuse_queries(blocks, encoders, texts, setting.trained(setting.ours, 0), store)
 
     outside = queries = None
     if setting.name == "wikipedia":
-        paragraphs = load_texts(TEXTS, MAX_TEXTS).texts
-        outside, queries = fused(paragraphs, Role.DOCUMENT), sentences(paragraphs)
+        paragraphs = load_texts(TEXTS, MAX_TEXTS)
+        outside, queries = fused(paragraphs.texts, Role.DOCUMENT), query_like(paragraphs)
     for name in DATA:
         sets = [load_data(name, split) for split in ("test", *_choice_split(name))]
         documents = fused(sets[0].documents, Role.DOCUMENT)
+        if outside is None:
+            queries = query_like(_texts_of(sets[0]))
         yield Texts(
             {data.split: (data, fused(data.queries, Role.QUERY)) for data in sets},
             documents,
             documents if outside is None else outside,
             f"data:{name}" if outside is None else TEXTS,
-            sentences(sets[0].documents) if outside is None else queries,
+            queries,
         )
+
+
+def _texts_of(data: RetrievalData) -> TextsToFit:
+    documents = load_documents(data.name)
+    titles = [documents[i].title for i in data.doc_ids]
+    return TextsToFit(f"data:{data.name}", data.doc_ids, data.documents, titles)
 
 
 def _choice_split(name: str) -> list[str]:

@@ -172,7 +172,7 @@ def train(config: RunConfig, folder: Path, *, overwrite: bool = False, resume: b
     if config.weights == AUTO:
         blocks = replace(blocks, weights=auto_weights(encoders, texts, blocks.normalize, store))
     fused = fuse(blocks, encoders, texts.texts, Role.DOCUMENT, store, texts.ids)
-    queries = fuse_sentences(blocks, encoders, texts.texts, config.train.sentences, store)
+    queries = fuse_queries(blocks, encoders, texts, config.train, store)
     resolved = replace(config, dims=dims, weights=blocks.weights)
     return _fit(resolved, blocks, fused, queries, folder, resume)
 
@@ -253,25 +253,28 @@ def fuse(
     return blocks.transform(stored, room)
 
 
-def fuse_sentences(
+def fuse_queries(
     blocks: Blocks,
     encoders: Sequence[TextEncoder],
-    texts: Sequence[str],
-    count: int,
+    texts: Texts,
+    config: TrainConfig,
     store: Store,
 ) -> Queries | None:
-    """Embed up to ``count`` sentences of each text as queries; None where there are none to have.
+    """Embed titles or sentences of the texts as queries; None where there are none to have.
 
     Embeddings that lie in files are of whole texts: with such an encoder there are none.
     """
-    if count and any(isinstance(encoder, PrecomputedEncoder) for encoder in encoders):
-        logger.warning("no sentences are learned from: an encoder reads its embeddings from files")
+    if config.sentences and any(isinstance(encoder, PrecomputedEncoder) for encoder in encoders):
+        logger.warning(
+            "no titles or sentences are learned from: an encoder reads its embeddings from files"
+        )
         return None
-    sentences, owners = query_like(texts, count)
-    if not sentences:
+    titles = texts.titles if config.titles else ()
+    parts, owners = query_like(texts.texts, config.sentences, titles)
+    if not parts:
         return None
-    logger.info("%d sentences to learn from", len(sentences))
-    return Queries(fuse(blocks, encoders, sentences, Role.QUERY, store), np.array(owners))
+    logger.info("%d titles and sentences to learn from", len(parts))
+    return Queries(fuse(blocks, encoders, parts, Role.QUERY, store), np.array(owners))
 
 
 def default_dims(width: int) -> tuple[int, ...]:

@@ -49,7 +49,10 @@ def test_data_is_found_by_name_in_fusion_data(folder, monkeypatch, tmp_path):
         load_data("mini")
     monkeypatch.setenv("FUSION_DATA", str(tmp_path))
     assert load_data("mini").doc_ids == ["d2", "d10", "d1"]
-    assert load_documents("mini") == {"d1": "one", "d10": "Title ten", "d2": "two"}
+    documents = load_documents("mini")
+    assert documents == {"d1": ("", "one"), "d10": ("Title", "ten"), "d2": ("", "two")}
+    assert documents["d10"].whole == "Title ten"
+    assert documents["d2"].whole == "two"
 
 
 @pytest.mark.parametrize("missing", ["corpus.jsonl", "queries.jsonl", "qrels/test.tsv"])
@@ -90,13 +93,17 @@ def test_texts_come_from_lines_json_and_data(folder, tmp_path):
     packed = tmp_path / "rows.jsonl.gz"
     with gzip.open(packed, "wt", encoding="utf-8") as file:
         file.write(
-            '{"_id": "a", "text": "eins"}\n{"id": 7, "text": ""}\n{"id": 8, "text": "drei"}\n'
+            '{"_id": "a", "text": "eins", "title": " Zahl"}\n{"id": 7, "text": "", "title": "T"}\n'
+            '{"id": 8, "text": "drei", "title": 3}\n'
         )
     rows = load_texts(str(packed))
     assert (rows.ids, rows.texts) == (["a", "8"], ["eins", "drei"])  # the empty one is left out
-    assert load_texts(f"data:{folder}").texts == ["one", "Title ten", "two"]
+    assert rows.titles == ["Zahl", ""]
+    data = load_texts(f"data:{folder}")
+    assert (data.texts, data.titles) == (["one", "Title ten", "two"], ["", "Title", ""])
     several = load_texts(f"{plain},{packed}", max_texts=3)
     assert several.texts == ["first", "second", "eins"]
+    assert several.titles == ["", "", "Zahl"]
     assert len(set(several.ids)) == 3
 
 
@@ -131,3 +138,12 @@ def test_query_like_sentences_are_spread_over_a_text_and_name_it():
     assert query_like(texts, 1) == ([five[0]], [1])
     assert query_like(texts, 2) == ([five[0], five[3]], [1, 1])
     assert query_like([" ".join(five), *texts], 9) == (five + five, [0] * 4 + [2] * 4)
+
+
+def test_query_like_takes_the_title_where_there_is_one():
+    text = "Cats sleep most of the day. Dogs sleep at night and bark."
+    sentences = ["Cats sleep most of the day.", "Dogs sleep at night and bark."]
+    parts, owners = query_like([text, text, "short"], 3, ["", "Sleep", " Short one "])
+    assert parts == [*sentences, "Sleep", "Short one"]
+    assert owners == [0, 0, 1, 2]
+    assert query_like([text], 0, ["Sleep"]) == ([], [])

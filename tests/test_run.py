@@ -10,13 +10,14 @@ from fusion.errors import FusionError
 from fusion.inputs.catalogue import Role
 from fusion.inputs.encoders import load_encoder
 from fusion.inputs.store import Store
+from fusion.inputs.texts import Texts
 from fusion.run import (
     Run,
     RunConfig,
     auto_weights,
     default_dims,
     fuse,
-    fuse_sentences,
+    fuse_queries,
     load_encoders,
     train,
 )
@@ -193,9 +194,7 @@ def test_damaged_config_is_one_line(folder, tmp_path, content):
 
 
 def test_auto_weights_need_texts_that_can_be_split(config):
-    from fusion.inputs.texts import Texts
-
-    texts = Texts("t", ["0"], ["no sentence here"])
+    texts = Texts("t", ["0"], ["no sentence here"], [""])
     with pytest.raises(FusionError, match=r"only 0 texts have a first .* --weights by hand"):
         auto_weights(load_encoders(config), texts, Normalization.PER_MODEL, Store())
 
@@ -219,23 +218,38 @@ def test_environment_names_no_path_and_no_host():
     assert "/" not in written.replace("/proc", "")
 
 
-def test_sentences_are_embedded_as_queries_of_their_texts(config, tmp_path):
+def test_titles_and_sentences_are_embedded_as_queries_of_their_texts(config, tmp_path):
+    encoders, store = load_encoders(config), Store(tmp_path)
+    blocks = Blocks(config.encoders, tuple(encoder.dim for encoder in encoders))
+    cats = "the cat sleeps and runs. A dog runs to the cat."
+    texts = Texts("t", ["0", "1", "2"], [cats, "one sentence", cats], ["", "one", "the cat"])
+
+    def queries(**settings):
+        return fuse_queries(blocks, encoders, texts, TrainConfig(**settings), store)
+
+    both = queries(sentences=2)
+    assert both.owners.tolist() == [0, 0, 1, 2]
+    parts = ["the cat sleeps and runs.", "A dog runs to the cat.", "one", "the cat"]
+    expected = blocks.transform([encoder.encode(parts, Role.QUERY) for encoder in encoders])
+    np.testing.assert_allclose(both.embeddings, expected, atol=1e-6)
+    untitled = queries(sentences=2, titles=False)
+    assert untitled.owners.tolist() == [0, 0, 2, 2]
+    np.testing.assert_allclose(untitled.embeddings, expected[[0, 1, 0, 1]], atol=1e-6)
+    assert queries(sentences=0) is None
+
+
+def test_texts_without_titles_and_sentences_lend_no_queries(config, tmp_path):
     encoders = load_encoders(config)
     blocks = Blocks(config.encoders, tuple(encoder.dim for encoder in encoders))
-    texts = ["the cat sleeps and runs. A dog runs to the cat.", "one sentence of five words here"]
-    queries = fuse_sentences(blocks, encoders, texts, 2, Store(tmp_path))
-    assert queries.owners.tolist() == [0, 0]
-    parts = ["the cat sleeps and runs.", "A dog runs to the cat."]
-    expected = blocks.transform([encoder.encode(parts, Role.QUERY) for encoder in encoders])
-    np.testing.assert_allclose(queries.embeddings, expected, atol=1e-6)
-    assert fuse_sentences(blocks, encoders, texts[1:], 2, Store(tmp_path)) is None
-    assert fuse_sentences(blocks, encoders, texts, 0, Store(tmp_path)) is None
+    texts = Texts("t", ["0"], ["one sentence of five words here"], [""])
+    assert fuse_queries(blocks, encoders, texts, TrainConfig(), Store(tmp_path)) is None
 
 
 def test_embeddings_in_files_have_no_sentences(tmp_path, caplog):
     np.save(tmp_path / "api.npy", np.ones((1, 4), np.float32))
     (tmp_path / "api.ids.txt").write_text("0\n", encoding="utf-8")
     encoder = load_encoder(f"file:{tmp_path / 'api.npy'}")
-    texts = ["the cat sleeps and runs. A dog runs to the cat."]
-    assert fuse_sentences(Blocks(("api",), (4,)), [encoder], texts, 1, Store(tmp_path)) is None
+    texts = Texts("t", ["0"], ["the cat sleeps and runs. A dog runs to the cat."], ["cats"])
+    blocks = Blocks(("api",), (4,))
+    assert fuse_queries(blocks, [encoder], texts, TrainConfig(), Store(tmp_path)) is None
     assert "an encoder reads its embeddings from files" in caplog.text

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from fusion.errors import FusionError
-from fusion.inputs.hub import RawData, data_from_hub, not_found
+from fusion.inputs.hub import Document, RawData, data_from_hub, not_found
 from fusion.inputs.jsonl import read_lines, read_rows
 
 logger = logging.getLogger(__name__)
@@ -67,19 +67,25 @@ def load_data(name: str, split: str = "test") -> RetrievalData:
     folder = find_folder(name)
     if folder is not None:
         return read_beir(folder, split)
-    found = data_from_hub(name, split)
-    if found is None:
-        raise FusionError(not_found("data", name, _places(name)))
-    return assemble(name, split, found)
+    return assemble(name, split, _from_hub(name, split))
 
 
-def load_documents(name: str) -> dict[str, str]:
-    """The documents of retrieval data, id to text, without its queries and judgements."""
+def load_documents(name: str) -> dict[str, Document]:
+    """The documents of retrieval data by their ids, without its queries and judgements."""
     folder = find_folder(name)
     if folder is not None:
         return _read_corpus(folder)
-    data = load_data(name)
-    return dict(zip(data.doc_ids, data.documents, strict=True))
+    if name == EMBEDDED:
+        data = load_data(name)
+        return {i: Document("", t) for i, t in zip(data.doc_ids, data.documents, strict=True)}
+    return _from_hub(name, "test").documents
+
+
+def _from_hub(name: str, split: str) -> RawData:
+    found = data_from_hub(name, split)
+    if found is None:
+        raise FusionError(not_found("data", name, _places(name)))
+    return found
 
 
 def find_folder(name: str) -> Path | None:
@@ -124,16 +130,16 @@ def assemble(name: str, split: str, found: RawData) -> RetrievalData:
         query_ids=query_ids,
         queries=[queries[key] for key in query_ids],
         doc_ids=doc_ids,
-        documents=[documents[key] for key in doc_ids],
+        documents=[documents[key].whole for key in doc_ids],
         qrels={key: qrels[key] for key in query_ids},
     )
 
 
-def _read_corpus(folder: Path) -> dict[str, str]:
+def _read_corpus(folder: Path) -> dict[str, Document]:
     documents = {}
     for row in read_rows(_existing(folder / "corpus.jsonl")):
-        documents[row["_id"]] = f"{row.get('title') or ''} {row['text']}".strip()
-    empty = sum(not text for text in documents.values())
+        documents[row["_id"]] = Document(str(row.get("title") or ""), row["text"])
+    empty = sum(not document.whole for document in documents.values())
     if empty:
         raise FusionError(f"{folder}/corpus.jsonl has {empty} documents without any text")
     if not documents:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import NamedTuple
 
 from fusion.errors import FusionError
 from fusion.inputs.encoders import hub_reachable
@@ -13,17 +14,30 @@ MIN_WORDS = 50  # of a paragraph, as in the paper
 PAPER_TEXTS = 500_000
 
 
+class Document(NamedTuple):
+    """A document of retrieval data."""
+
+    title: str
+    """Empty where it has none."""
+    text: str
+
+    @property
+    def whole(self) -> str:
+        """What is embedded: title, a space, text."""
+        return f"{self.title} {self.text}".strip()
+
+
 @dataclass(frozen=True)
 class RawData:
     """Rows of a retrieval data set as they were read.
 
     Attributes:
-        documents: Document id to title, a space, text.
+        documents: By their ids.
         queries: Query id to text; may hold those of other splits.
         qrels: Query id to document id to relevance, of one split.
     """
 
-    documents: dict[str, str]
+    documents: dict[str, Document]
     queries: dict[str, str]
     qrels: dict[str, dict[str, int]]
 
@@ -44,11 +58,11 @@ def data_from_hub(name: str, split: str) -> RawData | None:
     qrels: dict[str, dict[str, int]] = {}
     for row in judged:
         qrels.setdefault(str(row["query-id"]), {})[str(row["corpus-id"])] = int(row["score"])
-    documents = {row["_id"]: f"{row['title'] or ''} {row['text']}".strip() for row in corpus}
+    documents = {row["_id"]: Document(str(row["title"] or ""), row["text"]) for row in corpus}
     return RawData(documents, {row["_id"]: row["text"] for row in queries}, qrels)
 
 
-def wikipedia_from_hub(max_texts: int | None) -> list[str] | None:
+def wikipedia_from_hub(max_texts: int | None) -> list[Document] | None:
     """The first paragraphs of at least 50 words of English Wikipedia; None without a hub."""
     datasets = _datasets("wikipedia")
     if datasets is None:
@@ -70,13 +84,14 @@ def not_found(what: str, name: str, tried: list[Path]) -> str:
     )
 
 
-def _paragraphs(articles: Iterable[dict[str, str]], count: int) -> list[str]:
-    texts: list[str] = []
+def _paragraphs(articles: Iterable[dict[str, str]], count: int) -> list[Document]:
+    found: list[Document] = []
     for article in articles:
-        texts += [p for p in article["text"].split("\n\n") if len(p.split()) >= MIN_WORDS]
-        if len(texts) >= count:
+        parts = [p for p in article["text"].split("\n\n") if len(p.split()) >= MIN_WORDS]
+        found += [Document(article["title"], part) for part in parts]
+        if len(found) >= count:
             break
-    return texts[:count]
+    return found[:count]
 
 
 def _datasets(name: str) -> ModuleType | None:

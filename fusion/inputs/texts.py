@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fusion.errors import FusionError
 from fusion.inputs.corpora import EMBEDDED, load_documents
-from fusion.inputs.hub import not_found, wikipedia_from_hub
+from fusion.inputs.hub import Document, not_found, wikipedia_from_hub
 from fusion.inputs.jsonl import parse_object, read_lines
 from fusion.inputs.pydocs import paragraphs
 
@@ -23,27 +23,30 @@ class Texts:
         name: What the person asked for.
         ids: n ids.
         texts: n texts, none empty.
+        titles: n titles, empty where a text has none.
     """
 
     name: str
     ids: list[str]
     texts: list[str]
+    titles: list[str]
 
     def __len__(self) -> int:
         return len(self.texts)
 
     def first(self, count: int | None) -> "Texts":
         """The first ``count`` texts, all of them for None."""
-        return Texts(self.name, self.ids[:count], self.texts[:count])
+        return Texts(self.name, self.ids[:count], self.texts[:count], self.titles[:count])
 
 
 def load_texts(name: str, max_texts: int | None = None) -> Texts:
     """Load texts to fit on.
 
     Args:
-        name: A file (``.jsonl``, also ``.gz``, with a ``text`` field; or one text a line),
-            ``data:NAME`` (the documents of that retrieval data, no queries, no labels), a name in
-            ``$FUSION_DATA/texts``, ``pydocs``, or ``wikipedia`` on the hub; several with commas.
+        name: A file (``.jsonl``, also ``.gz``, with a ``text`` field and perhaps a ``title``, which
+            is not part of the text; or one text a line), ``data:NAME`` (the documents of that
+            retrieval data, no queries, no labels), a name in ``$FUSION_DATA/texts``, ``pydocs``, or
+            ``wikipedia`` on the hub; several with commas.
         max_texts: Take at most the first so many.
 
     Raises:
@@ -54,15 +57,18 @@ def load_texts(name: str, max_texts: int | None = None) -> Texts:
         raise FusionError("--texts is empty; name a file, a data set (data:NAME) or pydocs")
     several = len(parts) > 1  # then ids may collide, and the source becomes part of an id
     ids = [f"{part.name}/{key}" if several else key for part in parts for key in part.ids]
-    return Texts(name, ids, [text for part in parts for text in part.texts]).first(max_texts)
+    texts = [text for part in parts for text in part.texts]
+    titles = [title for part in parts for title in part.titles]
+    return Texts(name, ids, texts, titles).first(max_texts)
 
 
 def _load_part(name: str, max_texts: int | None) -> Texts:
     if name.startswith("data:"):
         documents = load_documents(name.removeprefix("data:"))
-        return Texts(name, list(documents), list(documents.values())).first(max_texts)
+        whole, titles = [d.whole for d in documents.values()], [d.title for d in documents.values()]
+        return Texts(name, list(documents), whole, titles).first(max_texts)
     if name == EMBEDDED:
-        return _numbered(name, paragraphs()).first(max_texts)
+        return _numbered(name, [Document("", text) for text in paragraphs()]).first(max_texts)
     tried = [Path(name)]
     if root := os.environ.get("FUSION_DATA"):
         tried += [Path(root) / "texts" / f"{name}{suffix}" for suffix in (".jsonl.gz", ".jsonl")]
@@ -75,8 +81,9 @@ def _load_part(name: str, max_texts: int | None) -> Texts:
     return _numbered(name, found)
 
 
-def _numbered(name: str, texts: list[str]) -> Texts:
-    return Texts(name, [str(row) for row in range(len(texts))], texts)
+def _numbered(name: str, documents: list[Document]) -> Texts:
+    ids = [str(row) for row in range(len(documents))]
+    return Texts(name, ids, [d.text for d in documents], [d.title for d in documents])
 
 
 def read_texts(path: Path, max_texts: int | None = None) -> Texts:
@@ -87,6 +94,7 @@ def read_texts(path: Path, max_texts: int | None = None) -> Texts:
     """
     ids: list[str] = []
     texts: list[str] = []
+    titles: list[str] = []
     is_json = ".jsonl" in path.suffixes
     for number, line in read_lines(path):
         if max_texts is not None and len(texts) >= max_texts:
@@ -98,9 +106,11 @@ def read_texts(path: Path, max_texts: int | None = None) -> Texts:
         if text.strip():
             ids.append(str(row.get("_id", row.get("id", number))))
             texts.append(text.strip())
+            title = row.get("title")
+            titles.append(title.strip() if isinstance(title, str) else "")
     if not texts:
         raise FusionError(f"{path} holds no text")
-    return Texts(path.name, ids, texts)
+    return Texts(path.name, ids, texts, titles)
 
 
 def pseudo_queries(texts: Sequence[str], count: int) -> tuple[list[str], list[str]]:
@@ -119,26 +129,37 @@ def pseudo_queries(texts: Sequence[str], count: int) -> tuple[list[str], list[st
     return [query for query, _ in chosen], [rest for _, rest in chosen]
 
 
-def query_like(texts: Sequence[str], count: int) -> tuple[list[str], list[int]]:
-    """Cut query-like parts out of texts: single sentences, from the first one to the last.
+def query_like(
+    texts: Sequence[str], count: int, titles: Sequence[str] = ()
+) -> tuple[list[str], list[int]]:
+    """Find query-like parts of texts: a text's title, else single sentences out of it.
 
     Args:
         texts: n texts.
-        count: At most so many sentences of each text, evenly spaced over it.
+        count: At most so many sentences of each text, from the first one to the last, evenly
+            spaced over it; 0 gives nothing, not even titles.
+        titles: n titles, empty where a text has none; or nothing at all.
 
     Returns:
-        Sentences of 5 to 60 words, and the index of the text that each comes from, ascending. A
-        text that has fewer than two of them gives none: its one sentence would be the text itself.
+        Titles and sentences, and the index of the text that each belongs to, ascending. Sentences
+        have 5 to 60 words; a text that has fewer than two of them gives none: its one sentence
+        would be the text itself.
     """
     parts: list[str] = []
     owners: list[int] = []
     for index, text in enumerate(texts):
-        sentences = [s for s in _SENTENCE_ENDS.split(text) if 5 <= len(s.split()) <= 60]
-        kept = min(count, len(sentences)) if len(sentences) > 1 else 0
-        last = (len(sentences) - 1) / max(kept - 1, 1)
-        parts += [sentences[round(step * last)] for step in range(kept)]
-        owners += [index] * kept
+        title = titles[index].strip() if titles else ""
+        found = [title][:count] if title else _some_sentences(text, count)
+        parts += found
+        owners += [index] * len(found)
     return parts, owners
+
+
+def _some_sentences(text: str, count: int) -> list[str]:
+    sentences = [s for s in _SENTENCE_ENDS.split(text) if 5 <= len(s.split()) <= 60]
+    kept = min(count, len(sentences)) if len(sentences) > 1 else 0
+    last = (len(sentences) - 1) / max(kept - 1, 1)
+    return [sentences[round(step * last)] for step in range(kept)]
 
 
 def _split_sentence(text: str) -> tuple[str, str] | None:

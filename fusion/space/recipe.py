@@ -112,6 +112,9 @@ class TrainConfig:
     sentences: int = 1
     """So many sentences of each text are learned from as queries are; 0 leaves them out. They have
     to be embedded too. Loss "kl" only."""
+    titles: bool = True
+    """A text that has a title lends that as its query instead; only where ``sentences`` is not 0.
+    Titles are worded more like queries than sentences are."""
     epochs: int | None = None
     """Passes over the training texts; give this or ``steps``."""
     steps: int | None = 300
