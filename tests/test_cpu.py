@@ -1,6 +1,7 @@
 """The CPU engine: results must not depend on how the work is cut, nor anything be lost."""
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from fusion.search.cpu import Tiling, default_tiling, search
 from fusion.search.problem import pose
 from fusion.search.products import onednn_is_better, tuned_products
 from fusion.search.reference import reference_topk
-from fusion.search.survivors import CACHED, Survivors, Tile, guess_threshold
+from fusion.search.survivors import FILLED, Survivors, Tile, slots
 
 DIMS = [32, 48, 64]
 
@@ -27,9 +28,16 @@ def signs(q, c, d=64, seed=0):
 def tile_of(scores, start):
     nothing = np.empty(0, np.int64)
     dots = np.pad(scores, [(0, 0), (0, 5)], constant_values=99)
-    scratch = np.empty(max(CACHED, scores.shape[1]), np.float32)
+    scratch = np.empty(max(FILLED, dots.shape[1]), np.float32)
     tile = Tile(dots, np.ones(dots.shape, bool), scratch, scores.shape[1], start, (nothing,) * 2)
     return tile, np.ones(scores.shape[1], np.float32)
+
+
+def best_of(survivors):
+    shape = len(survivors.count), survivors.keep
+    found, indices = np.empty(shape, np.float32), np.empty(shape, np.int64)
+    survivors.best(found, indices)
+    return found, indices
 
 
 def assert_exact(found, queries, corpus, k, exclude=None):
@@ -87,31 +95,59 @@ def test_a_buffer_keeps_the_best_whatever_comes(monkeypatch):
         survivors = Survivors(6, 120)
         for start in range(0, 4000, width):
             survivors.add(*tile_of(scores[:, start : start + width], start))
-        found, indices = keys.unpack(torch.from_numpy(survivors.best().copy()))
+        found, indices = best_of(survivors)
         expected = np.argsort(-scores, axis=1, kind="stable")[:, :120]
         np.testing.assert_array_equal(indices, expected)
         np.testing.assert_array_equal(found, np.take_along_axis(scores, expected, axis=1))
 
 
-def test_a_guess_that_lets_too_little_pass_is_dropped(monkeypatch):
+@pytest.mark.parametrize("guess", [2, -9], ids=["too few pass", "too many pass"])
+def test_a_bad_guess_is_replaced_by_the_exact_threshold(monkeypatch, guess):
     monkeypatch.setattr(
         "fusion.search.survivors.guess_threshold",
-        lambda scores, keep: np.full((len(scores), 1), 2, np.float32),
+        lambda scores, keep: np.full((len(scores), 1), guess, np.float32),
     )
     scores = np.random.default_rng(0).standard_normal((4, 999)).astype(np.float32)
-    assert ((scores > 2).sum(axis=1) < 200).all()
+    passing = (scores > guess).sum(axis=1)
+    assert ((passing < 200) | (passing > slots(200))).all()
     survivors = Survivors(4, 200)
     survivors.add(*tile_of(scores, 0))
-    _, indices = keys.unpack(torch.from_numpy(survivors.best().copy()))
+    assert (survivors.count == 200).all()
+    _, indices = best_of(survivors)
     np.testing.assert_array_equal(indices, np.argsort(-scores, axis=1)[:, :200])
 
 
-def test_the_bound_of_group_maxima_never_exceeds_the_kth_score():
-    rng = np.random.default_rng(1)
-    for width, keep in [(2000, 1), (2000, 100), (512, 170), (513, 10), (30, 30)]:
-        scores = rng.standard_normal((20, width)).astype(np.float32)
-        threshold = guess_threshold(scores, keep)
-        assert ((scores > threshold).sum(axis=1) >= keep).all()
+def test_a_hidden_document_costs_no_other_its_place():
+    scores = np.random.default_rng(0).integers(-9, 10, (5, 700)).astype(np.float32)
+    tile, inverse = tile_of(scores, 1000)
+    hidden = np.array([0, 2, 4]), np.argmax(scores, axis=1)[[0, 2, 4]]
+    survivors = Survivors(5, 600)
+    survivors.add(replace(tile, hidden=hidden), inverse)
+    left = scores.copy()
+    left[hidden] = -np.inf
+    expected = np.argsort(-left, axis=1, kind="stable")[:, :600] + 1000
+    np.testing.assert_array_equal(best_of(survivors)[1], expected)
+
+
+def test_a_buffer_serves_one_level_after_another():
+    rng = np.random.default_rng(0)
+    survivors = Survivors(3, 40)
+    for width in (300, 30, 200):  # in between too few to fill it
+        scores = rng.standard_normal((3, width)).astype(np.float32)
+        survivors.add(*tile_of(scores, 7))
+        found, indices = best_of(survivors)
+        order = np.argsort(-scores, axis=1)[:, :40]
+        np.testing.assert_array_equal(indices[:, : order.shape[1]], order + 7)
+        assert (indices[:, order.shape[1] :] == -1).all()
+        assert (found[:, order.shape[1] :] == -np.inf).all()
+
+
+def test_documents_are_numbered_beyond_31_bits():
+    scores = np.arange(900, dtype=np.float32).reshape(3, 300)
+    survivors = Survivors(3, 2)
+    start = 2**32 - 301
+    survivors.add(*tile_of(scores, start))
+    np.testing.assert_array_equal(best_of(survivors)[1], [[start + 299, start + 298]] * 3)
 
 
 def test_keys_order_scores_then_indices():

@@ -7,9 +7,7 @@ prefix norms and whatever exceeds its query's threshold is kept; everything else
 
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import starmap
 
 import numpy as np
 import torch
@@ -18,11 +16,14 @@ from torch import Tensor
 from fusion.search import keys
 from fusion.search.problem import Problem
 from fusion.search.products import accumulated, tuned_products
-from fusion.search.survivors import CACHED, Survivors, Tile, slots
+from fusion.search.survivors import FILLED, Survivors, Tile, slots
 
-TILE_SCORES = 3 * 2**19  # scores of a tile: 6 MB
-TILE_DOCUMENTS = 4096
-BUFFER_KEYS = 2**23  # keys that the survivors of all levels of one block may take: 64 MB
+TILE_SCORES = 3 * 2**20  # scores of a tile: 12 MB
+TILE_DOCUMENTS = 8192
+BUFFERED = 2**23  # scores that the survivors of all levels of one block may keep: 64 MB
+
+Found = tuple[Tensor, Tensor]
+"""Scores float32 and indices int64 [l, rows, keep], from the best down; -inf and -1 for none."""
 
 
 @dataclass(frozen=True)
@@ -47,60 +48,72 @@ def default_tiling(problem: Problem) -> Tiling:
     count = len(problem.corpus)
     tiles = max(1, round(count / max(TILE_DOCUMENTS, 8 * problem.keep)))
     documents = max(1, -(-count // tiles))
-    buffered = BUFFER_KEYS // (len(problem.dims) * slots(problem.keep))
+    buffered = BUFFERED // (len(problem.dims) * slots(problem.keep))
     most = max(1, min(buffered, TILE_SCORES // documents))
     queries = -(-len(problem.queries) // max(1, -(-len(problem.queries) // most)))
     return Tiling(max(1, queries), documents, torch.get_num_threads())
 
 
-def search(problem: Problem, tiling: Tiling | None = None) -> tuple[Tensor, Tensor]:
-    """Scores and indices of every level, [l, q, keep]."""
-    shape = len(problem.dims), len(problem.queries), problem.keep
-    # numpy asks for huge pages, which saves thousands of page faults
-    scores, indices = (torch.from_numpy(np.empty(shape, t)) for t in (np.float32, np.int64))
-    for block, best in _search_blocks(problem, tiling or default_tiling(problem)):
-        scores[:, block], indices[:, block] = problem.finish(best, block)
-    return scores, indices
+def search(problem: Problem, tiling: Tiling | None = None) -> Found:
+    """Cosines and indices of every level, [l, q, keep]."""
+    scores, indices = _search(problem, tiling or default_tiling(problem))
+    return problem.cosines(scores, indices), indices
 
 
 def search_keys(problem: Problem) -> Tensor:
     """The same as keys [l, q, keep], which can be merged with those of other documents."""
-    found = torch.full((len(problem.dims), len(problem.queries), problem.keep), keys.EMPTY)
-    for block, best in _search_blocks(problem, default_tiling(problem)):
-        found[:, block] = best
-    return found
+    return keys.pack_found(*_search(problem, default_tiling(problem)))
 
 
-def _search_blocks(problem: Problem, tiling: Tiling) -> Iterator[tuple[slice, Tensor]]:
-    """Blocks of queries and their best keys [l, rows, keep]."""
+def _search(problem: Problem, tiling: Tiling) -> Found:
+    """Indices of every level, and scores that are not yet divided by the norms of the queries."""
     blocks = list(_cut(len(problem.queries) if problem.keep else 0, tiling.queries))
-    ranges = [slice(0, len(problem.corpus))]
-    if len(blocks) < tiling.threads:  # too few queries for all threads: share the documents
-        ranges = list(_cut(len(problem.corpus), -(-len(problem.corpus) // tiling.threads)))
-    tasks = [(problem, block, part, tiling.documents) for block in blocks for part in ranges]
-    with tuned_products(), ExitStack() as stack:
-        results: Iterator[Tensor] = starmap(_search_block, tasks)
-        if tiling.threads > 1:
-            pool = stack.enter_context(ThreadPoolExecutor(tiling.threads))
-            results = pool.map(_search_block, *zip(*tasks, strict=True)) if tasks else results
-        for block in blocks:
-            found = [next(results) for _ in ranges]
-            yield block, found[0] if len(found) == 1 else keys.merge(found, problem.keep)
+    parts = [slice(0, len(problem.corpus))]
+    if blocks and len(blocks) < tiling.threads:  # too few queries for all: share the documents
+        parts = list(_cut(len(problem.corpus), -(-len(problem.corpus) // tiling.threads)))
+    found = [_room(problem) for _ in parts]
+    tasks = [
+        (problem, block, part, tiling.documents, (scores[:, block], indices[:, block]))
+        for block in blocks
+        for part, (scores, indices) in zip(parts, found, strict=True)
+    ]
+    with tuned_products():
+        if tiling.threads == 1:
+            for task in tasks:
+                _search_block(*task)
+        else:
+            with ThreadPoolExecutor(tiling.threads) as pool:
+                list(pool.map(_search_block, *zip(*tasks, strict=True)) if tasks else ())
+    if len(found) == 1:
+        return found[0]
+    return keys.unpack(keys.merge([keys.pack_found(*part) for part in found], problem.keep))
+
+
+def _room(problem: Problem) -> Found:
+    """Room for the results of every level."""
+    shape = len(problem.dims), len(problem.queries), problem.keep
+    # numpy asks for huge pages, which saves thousands of page faults
+    return torch.from_numpy(np.empty(shape, np.float32)), torch.from_numpy(np.empty(shape, int))
 
 
 def _cut(total: int, size: int) -> Iterator[slice]:
     return (slice(start, min(start + size, total)) for start in range(0, total, max(1, size)))
 
 
-def _search_block(problem: Problem, block: slice, documents: slice, tile: int) -> Tensor:
-    """The best keys [l, rows, keep] of a block of queries among a range of documents."""
+def _search_block(
+    problem: Problem, block: slice, documents: slice, tile: int, found: Found
+) -> None:
+    """Write the best of a range of documents for a block of queries to ``found``."""
     queries = problem.queries[block]
     exclude = None if problem.exclude is None else problem.exclude[block]
-    survivors = [Survivors(len(queries), problem.keep) for _ in problem.dims]
+    survivors = [Survivors(len(queries), problem.keep)] * len(problem.dims)
+    if documents.stop - documents.start > tile:  # else each level is done before the next begins
+        survivors = [Survivors(len(queries), problem.keep) for _ in problem.dims]
     inverse = problem.corpus_norms.inverse.numpy()
     pitch = _pitch(min(tile, documents.stop - documents.start))
-    dots = torch.empty(len(queries), pitch)
-    mask, scratch = np.empty(dots.shape, bool), np.empty(max(CACHED, pitch), np.float32)
+    # torch begins its arrays with a cache line, without which products take a third longer
+    dots, scratch = torch.empty(len(queries), pitch), torch.empty(max(FILLED, pitch)).numpy()
+    mask = torch.empty(dots.shape, dtype=torch.bool).numpy()
     for start in range(documents.start, documents.stop, tile):
         stop = min(start + tile, documents.stop)
         hidden = _hidden(exclude, start, stop)
@@ -108,7 +121,8 @@ def _search_block(problem: Problem, block: slice, documents: slice, tile: int) -
         rows = problem.documents(start, stop, problem.dims[-1])  # (c, d)
         for level in accumulated(dots[:, : len(rows)], queries, rows, problem.dims):
             survivors[level].add(piece, inverse[level, start:stop])
-    return torch.from_numpy(np.stack([level.best() for level in survivors]))
+            if stop == documents.stop:
+                survivors[level].best(found[0][level].numpy(), found[1][level].numpy())
 
 
 def _pitch(documents: int) -> int:

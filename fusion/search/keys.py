@@ -6,9 +6,6 @@ Keys are all different, so the order of a sort or a merge cannot depend on tiles
 or the engine.
 """
 
-from typing import Any, overload
-
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,16 +15,15 @@ EMPTY = -(2**63)
 """The key of no document; below every other key."""
 
 
-@overload
-def pack(scores: Tensor, indices: Tensor) -> Tensor: ...
-@overload
-def pack(scores: np.ndarray, indices: np.ndarray) -> np.ndarray: ...
-def pack(scores: Tensor | np.ndarray, indices: Tensor | np.ndarray) -> Tensor | np.ndarray:
-    """Keys of float32 scores and int64 indices of shapes that broadcast, numpy or torch."""
+def pack(scores: Tensor, indices: Tensor) -> Tensor:
+    """Keys of float32 scores and int64 indices of shapes that broadcast."""
     scores = scores + 0.0  # turns -0.0, which would lose its tie, into 0.0
-    if isinstance(scores, Tensor):
-        return (_ordered(scores.view(torch.int32)).long() << 32) | (LAST - indices)
-    return (_ordered(scores.view(np.int32)).astype(np.int64) << 32) | (LAST - indices)
+    return (_ordered(scores.view(torch.int32)).long() << 32) | (LAST - indices)
+
+
+def pack_found(scores: Tensor, indices: Tensor) -> Tensor:
+    """Keys of results, in which the index -1 stands for no document."""
+    return pack(scores, indices).masked_fill_(indices < 0, EMPTY)
 
 
 def unpack(keys: Tensor) -> tuple[Tensor, Tensor]:
@@ -40,18 +36,12 @@ def unpack(keys: Tensor) -> tuple[Tensor, Tensor]:
     return scores, indices
 
 
-def unpack_scores(keys: np.ndarray) -> np.ndarray:
-    """Scores float32 of keys; -inf where a key is empty."""
-    scores = _ordered((keys >> 32).astype(np.int32)).view(np.float32)
-    return np.where(keys == EMPTY, np.float32(-np.inf), scores)
-
-
 def merge(parts: list[Tensor], keep: int) -> Tensor:
     """The best ``keep`` keys of each row over parts [..., any], sorted from the best down."""
     keys = torch.cat(parts, dim=-1)
     return torch.topk(keys, min(keep, keys.shape[-1]), dim=-1).values
 
 
-def _ordered(bits: Any) -> Any:  # noqa: ANN401 - numpy or torch, as given
+def _ordered(bits: Tensor) -> Tensor:
     """Float bits to integers of the same order, and back: negative numbers have theirs flipped."""
     return bits ^ ((bits >> 31) & 0x7FFFFFFF)

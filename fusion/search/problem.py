@@ -47,15 +47,19 @@ class Problem:
         return (rows.double() * scale).float()
 
     def finish(self, found: Tensor, block: slice = slice(None)) -> tuple[Tensor, Tensor]:
-        """Cosines and indices of a block's keys [l, rows, keep], sorted from the best down.
+        """Cosines and indices of a block's keys [l, rows, keep], sorted from the best down."""
+        scores, indices = keys.unpack(found)
+        return self.cosines(scores, indices, block), indices
+
+    def cosines(self, scores: Tensor, indices: Tensor, block: slice = slice(None)) -> Tensor:
+        """Scores [l, rows, keep] divided, in place, by the norms of a block's queries.
 
         Only here does the query's norm matter: it cannot change the order of the documents.
         """
-        scores, indices = keys.unpack(found)
         scores *= self.query_norms.inverse[:, block, None].to(scores.device)  # (l, rows, k)
-        if found.shape[-1] and (found[..., -1] == keys.EMPTY).any():
+        if scores.shape[-1] and (indices[..., -1] < 0).any():
             scores.masked_fill_(indices < 0, -torch.inf)  # 0 times -inf was not a number
-        return scores, indices
+        return scores
 
 
 def pose(

@@ -106,7 +106,7 @@ def _comparable(problem: Problem) -> Tensor:
     """Keys whose scores are free of the power of two that this problem scaled its queries by."""
     scores, indices = keys.unpack(cpu.search_keys(problem))
     scores = torch.ldexp(scores, _exponents(problem)[..., None])
-    return torch.where(indices < 0, keys.EMPTY, keys.pack(scores, indices))
+    return keys.pack_found(scores, indices)
 
 
 def _exponents(problem: Problem) -> Tensor:

@@ -1,15 +1,16 @@
-"""The best keys of a block of queries at one level, kept while scores stream past."""
+"""The best documents of a block of queries at one level, kept while scores stream past."""
 
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
-import torch
 
-from fusion.search import keys
+from fusion.search.ranking import rank
+from fusion.search.thresholds import exact_threshold, guess_threshold, true_positions
 
-SAMPLE = 512  # scores a row that the first threshold is found from; numpy sorts them in registers
-ROOM = 156  # slots beyond k: with k = 100 a row has 256, the widest that numpy sorts in registers
+ROOM = 156  # slots beyond k: with k = 100 a row has 256
 CACHED = 2**16  # scores that are scaled and compared at a time: 256 KB
+FILLED = 2**18  # the same for a first tile, where much is done with each of them
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Tile:
     mask: np.ndarray
     """bool [rows, pitch], contiguous: room to work in."""
     scratch: np.ndarray
-    """float32 [at least max(CACHED, documents)]: more of it."""
+    """float32 [at least max(FILLED, pitch)]: more of it."""
     documents: int
     """How many columns are documents."""
     start: int
@@ -31,143 +32,162 @@ class Tile:
 
 
 class Survivors:
-    """A bounded buffer of keys for each row, and the threshold that a new score must exceed.
+    """A bounded buffer of scores and documents for each row, and the threshold to get in.
 
-    Scores must come in ascending order of documents. A document that only equals the k-th score
-    seen so far then loses to it by its index, so the comparison with the threshold is strict.
+    Scores must come in ascending order of documents. So of equal scores in a row of the buffer the
+    first is the one to keep, and a document that only equals the k-th score seen so far has lost:
+    the comparison with the threshold is strict.
     """
 
     def __init__(self, rows: int, keep: int) -> None:
         self.keep = keep
         self.capacity = slots(keep)
-        self.buffer = np.full((rows, self.capacity), keys.EMPTY)
+        self.scores = np.zeros((rows, self.capacity), np.float32)
+        self.documents = np.zeros((rows, self.capacity), np.uint32)
         self.count = np.zeros(rows, np.int64)
         self.threshold = np.full((rows, 1), -np.inf, np.float32)
-        self._untouched = True
+        self._empty = True
 
     def add(self, tile: Tile, inverse: np.ndarray) -> None:
         """Take in the scores of a tile: its dot products times the inverse norms [c]."""
-        found = true_positions(self._compare(tile, inverse))  # ascending, so row by row
-        if len(found) or self._untouched:
-            begins = np.arange(len(tile.dots) + 1) * tile.dots.shape[1]
-            edges = np.searchsorted(found, begins)
-            fresh = np.diff(edges)
-            columns = found - np.repeat(begins[:-1], fresh)
-            scores = np.take(tile.dots, found) * np.take(inverse, columns)
-            packed = keys.pack(scores, columns + tile.start)
-            if self._untouched:
-                self._redo(tile, inverse, fresh)
-            self._store(packed, edges, fresh)
-        self._untouched = False
+        tile.mask[:, tile.documents :] = False
+        if self._empty:
+            self._fill(tile, inverse)
+        else:
+            self._append(tile, inverse)
+        self._empty = False
 
-    def _compare(self, tile: Tile, inverse: np.ndarray) -> np.ndarray:
-        """Where a score exceeds its row's threshold; a few rows at a time, which stay in cache."""
+    def best(self, scores: np.ndarray, documents: np.ndarray) -> None:
+        """Write the results to float32 and int64 [rows, keep]; -inf and -1 where there are too few.
+
+        Afterwards the buffer is empty, ready for another level.
+        """
+        for rows, found, places in rank(self.scores, self.count, self.keep):
+            scores[rows] = found
+            documents[rows] = self.documents.reshape(-1).take(places, mode="clip")
+        if (self.count < self.keep).any():
+            documents[np.arange(self.keep) >= self.count[:, None]] = -1
+        self._empty = True
+
+    def _fill(self, tile: Tile, inverse: np.ndarray) -> None:
+        """Take in a first tile, of which many scores pass: a few rows at a time, in cache."""
+        step = max(1, FILLED // tile.dots.shape[1])
+        scratch = tile.scratch[: step * tile.dots.shape[1]].reshape(step, -1)
+        hidden = np.full(len(tile.dots), -1)
+        hidden[tile.hidden[0]] = tile.hidden[1]
+        for first in range(0, len(tile.dots), step):
+            dots = tile.dots[first : first + step, : tile.documents]
+            scores = np.multiply(dots, inverse, out=scratch[: len(dots), : tile.documents])
+            rows = slice(first, first + len(dots))
+            found, edges = self._first_found(scores, tile.mask[rows], rows, hidden[rows])
+            passed = scratch.reshape(-1).take(found)
+            self._put(rows, passed, found, edges)
+            begins = np.arange(len(dots))[:, None] * tile.dots.shape[1]
+            shift = (tile.start - begins).astype(np.uint32)  # modulo 2**32, as the sum
+            self.documents[rows, : self.count[rows].max()] += shift
+
+    def _first_found(
+        self, scores: np.ndarray, mask: np.ndarray, rows: slice, hidden: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Where a few rows exceed their thresholds, and where each row begins in what was found.
+
+        A row has at least ``keep`` scores above its threshold; only equal ones exceed its capacity.
+        """
+        excluded = (hidden >= 0).nonzero()[0]
+        wanted = self.keep + bool(len(excluded))
+        threshold = guess_threshold(scores, wanted)
+        begins = np.arange(len(mask) + 1) * mask.shape[1]
+        for final in (False, True):
+            np.greater(scores, threshold, out=mask[:, : scores.shape[1]])
+            mask[excluded, hidden[excluded]] = False
+            found = true_positions(mask)
+            edges = found.searchsorted(begins)
+            fresh = edges[1:] - edges[:-1]
+            bad = ((fresh < self.keep) | (fresh > self.capacity)).nonzero()[0]
+            if final or not len(bad):
+                break
+            threshold[bad] = exact_threshold(scores[bad], wanted)
+        self.threshold[rows] = threshold
+        return found, edges
+
+    def _put(
+        self, rows: slice, scores: np.ndarray, documents: np.ndarray, edges: np.ndarray
+    ) -> None:
+        """Fill rows with what lies between two edges each; with the best of it if that is more."""
+        for row, (begin, end) in enumerate(pairwise(edges.tolist()), rows.start):
+            count = end - begin
+            if count > self.capacity:
+                self._put_best(row, scores[begin:end], documents[begin:end])
+            else:
+                self.scores[row, :count] = scores[begin:end]
+                self.documents[row, :count] = documents[begin:end]
+                self.count[row] = count
+
+    def _put_best(self, row: int, scores: np.ndarray, documents: np.ndarray) -> None:
+        """Fill a row with the best of more than it has room for."""
+        _, best, places = next(rank(scores[None], np.array([len(scores)]), self.keep))
+        self.scores[row, : self.keep] = best[0]
+        self.documents[row, : self.keep] = documents[places[0]]
+        self.count[row] = self.keep
+        self.threshold[row] = best[0, -1]
+
+    def _append(self, tile: Tile, inverse: np.ndarray) -> None:
+        """Take in a later tile, of which few scores pass: all rows at once."""
+        self._compare(tile, inverse)
+        found = true_positions(tile.mask)
+        begins = np.arange(len(tile.dots) + 1) * tile.dots.shape[1]
+        edges = found.searchsorted(begins)
+        fresh = edges[1:] - edges[:-1]
+        columns = found - begins[:-1].repeat(fresh)
+        scores = tile.dots.reshape(-1).take(found) * inverse.take(columns)
+        documents = columns + tile.start
+        if (self.count + fresh).max() > self.capacity:
+            scores, documents, fresh = self._make_room(scores, documents, edges)
+        free = np.arange(len(fresh)) * self.capacity + self.count - (fresh.cumsum() - fresh)
+        slot = np.arange(len(scores)) + free.repeat(fresh)
+        self.scores.reshape(-1)[slot], self.documents.reshape(-1)[slot] = scores, documents
+        self.count += fresh
+
+    def _compare(self, tile: Tile, inverse: np.ndarray) -> None:
+        """Mark which scores exceed their row's threshold; a few rows at a time, in cache."""
         step = max(1, CACHED // tile.documents)
         scratch = tile.scratch[: min(step, len(tile.dots)) * tile.documents]
         scratch = scratch.reshape(-1, tile.documents)  # fresh memory would cost a page fault each
-        tile.mask[:, tile.documents :] = False
         for first in range(0, len(tile.dots), step):
             rows = slice(first, first + step)
             dots = tile.dots[rows, : tile.documents]
             scores = np.multiply(dots, inverse, out=scratch[: len(dots)])
-            if self._untouched:
-                self.threshold[rows] = guess_threshold(
-                    scores, self.keep + bool(len(tile.hidden[0]))
-                )
             np.greater(scores, self.threshold[rows], out=tile.mask[rows, : tile.documents])
         tile.mask[tile.hidden] = False
-        return tile.mask
 
-    def best(self) -> np.ndarray:
-        """The keys of the results, int64 [rows, keep], from the best down; EMPTY where too few."""
-        used = max(self.keep, int(self.count.max(initial=0)))
-        self.buffer[:, :used].sort(axis=1)
-        return self.buffer[:, :used][:, : -self.keep - 1 : -1]
-
-    def _redo(self, tile: Tile, inverse: np.ndarray, fresh: np.ndarray) -> None:
-        """Take all scores of rows whose guessed threshold let fewer than ``keep`` pass."""
-        rows = np.flatnonzero((fresh < self.keep) & (self.threshold[:, 0] > -np.inf))
-        if len(rows):
-            whole = keys.pack(
-                tile.dots[rows, : tile.documents] * inverse, np.arange(tile.documents) + tile.start
+    def _make_room(
+        self, scores: np.ndarray, documents: np.ndarray, edges: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Reduce full rows to their best; what is still new to each row, and how much of it."""
+        fresh = edges[1:] - edges[:-1]
+        self._reduce((self.count > self.keep).nonzero()[0])
+        crowded = self.count + fresh > self.capacity
+        for row in crowded.nonzero()[0]:
+            new, held = slice(edges[row], edges[row + 1]), slice(0, self.count[row])
+            self._put_best(
+                row,
+                np.concatenate([self.scores[row, held], scores[new]]),
+                np.concatenate([self.documents[row, held], documents[new]]),
             )
-            column = np.full(len(tile.dots), -1)
-            column[tile.hidden[0]] = tile.hidden[1]
-            whole[np.arange(tile.documents) == column[rows, None]] = keys.EMPTY
-            self._replace(rows, whole)
-            fresh[rows] = 0
+        row = np.arange(len(fresh)).repeat(fresh)
+        new = ~crowded[row] & (scores > self.threshold[row, 0])
+        return scores[new], documents[new], np.bincount(row[new], minlength=len(fresh))
 
-    def _store(self, packed: np.ndarray, edges: np.ndarray, fresh: np.ndarray) -> None:
-        """Append the first ``fresh[r]`` of the keys ``packed[edges[r]:edges[r + 1]]`` to row r."""
-        if (self.count + fresh).max() > self.capacity:
-            self._replace(full := np.flatnonzero(self.count > self.keep), self.buffer[full])
-            crowded = np.flatnonzero(self.count + fresh > self.capacity)
-            self._absorb(crowded, packed, edges)
-            fresh[crowded] = 0
-        if fresh.sum() < len(packed):  # the keys of rows that were served otherwise
-            packed = packed[np.repeat(fresh > 0, np.diff(edges))]
-            edges = np.concatenate([[0], np.cumsum(fresh)])
-        free = np.arange(len(fresh)) * self.capacity + self.count - edges[:-1]
-        self.buffer.ravel()[np.arange(len(packed)) + np.repeat(free, fresh)] = packed
-        self.count += fresh
-
-    def _absorb(self, rows: np.ndarray, packed: np.ndarray, edges: np.ndarray) -> None:
-        """Take in more keys a row than the buffer has slots."""
-        widest = int(np.diff(edges)[rows].max(initial=0))
-        wide = np.full((len(rows), self.capacity + widest), keys.EMPTY)
-        wide[:, : self.capacity] = self.buffer[rows]
-        for line, row in zip(wide, rows, strict=True):
-            new = packed[edges[row] : edges[row + 1]]
-            line[self.capacity : self.capacity + len(new)] = new
-        self._replace(rows, wide)
-
-    def _replace(self, rows: np.ndarray, candidates: np.ndarray) -> None:
-        """Keep only the best of ``candidates`` (overwritten) in these rows; raise their thresholds.
-
-        A row with too few candidates keeps empty slots among its first ``keep``, which is harmless.
-        """
-        edge = candidates.shape[1] - self.keep
-        candidates.partition(edge, axis=1)
-        self.buffer[rows, : self.keep] = candidates[:, edge:]
-        self.buffer[rows, self.keep :] = keys.EMPTY
+    def _reduce(self, rows: np.ndarray) -> None:
+        """Keep only the best of these rows and raise their thresholds to the worst of those."""
+        documents = self.documents[rows].ravel()
+        for part, best, places in rank(self.scores[rows], self.count[rows], self.keep):
+            self.scores[rows[part], : self.keep] = best
+            self.documents[rows[part], : self.keep] = documents.take(places)
+            self.threshold[rows[part], 0] = best[:, -1]
         self.count[rows] = self.keep
-        self.threshold[rows, 0] = keys.unpack_scores(candidates[:, edge])
 
 
 def slots(keep: int) -> int:
-    """Keys that a row has room for."""
+    """Scores that a row has room for."""
     return keep + max(ROOM, keep // 2)
-
-
-def guess_threshold(scores: np.ndarray, keep: int) -> np.ndarray:
-    """A float32 [rows, 1] that at least ``keep`` scores of a row exceed, and few more, probably.
-
-    For a small k it is certain: the k-th largest maximum of disjoint groups is a lower bound of the
-    k-th score. Otherwise it is guessed from evenly spaced scores, two standard deviations to the
-    safe side, and whoever uses it must count what passes.
-    """
-    rows, width = scores.shape
-    groups = min(SAMPLE, width)
-    if keep <= groups // 3 or groups == width:
-        whole = scores[:, : width // groups * groups].reshape(rows, -1, groups)  # (rows, m, groups)
-        sample, rank = torch.from_numpy(whole).amax(dim=1).numpy(), keep
-    else:
-        share = keep / width
-        sample = scores[:, :: -(-width // SAMPLE)]
-        spread = np.sqrt(sample.shape[1] * share * max(0.0, 1 - share))
-        rank = int(sample.shape[1] * share + 2 * spread + 2)
-    if rank > sample.shape[1]:
-        return np.full((rows, 1), -np.inf, np.float32)
-    edge = np.sort(sample, axis=1)[:, sample.shape[1] - rank, None]  # (rows, 1)
-    return np.nextafter(edge, np.float32(-np.inf))
-
-
-def true_positions(mask: np.ndarray) -> np.ndarray:
-    """Ascending flat positions of what is true in a contiguous mask."""
-    flat = mask.reshape(-1)
-    if len(flat) % 8 or np.count_nonzero(flat) * 100 > len(flat):
-        return np.flatnonzero(flat)
-    words = flat.view(np.uint64)  # eight at a time, where nearly all are false
-    hit = np.flatnonzero(words != 0)
-    inside = np.flatnonzero(words[hit].view(bool))
-    return hit[inside >> 3] * 8 + (inside & 7)
