@@ -80,6 +80,9 @@ def test_ties_of_steps_across_the_last_place():
     scores[:, 400:460] = close  # ascending, all in one step
     for keep in (405, 430, 459, 460):
         assert_ranked(scores, keep)
+    scores[:, 400:459] = close[58::-1]  # in order, but for the best of them, which stands last
+    scores[:, -1] = -1000  # far away, so that all of these are in one step
+    assert_ranked(scores, 405)
 
 
 @pytest.mark.parametrize(
