@@ -16,11 +16,13 @@ RECIPES: dict[str, dict[str, Any]] = {
     "corpus": {
         "lr": 6e-3,
         "keep_start": 0.0,
+        "pace": 0.75,
         "start_power": -0.15,
         "teacher_power": -0.15,
         "student_temperature": 0.06,
         "spread": 0.15,
         "sentences": 3,
+        "titles": False,
     },
     # arXiv 2510.04626, as published; but the epoch is chosen on held-back text, not on test scores.
     "paper": {
@@ -28,7 +30,6 @@ RECIPES: dict[str, dict[str, Any]] = {
         "sentences": 0,
         "head": "paper",
         "start": "kaiming",
-        "teacher_power": 0.0,
         "pace": 0.0,
         "keep_start": 0.0,
         "steps": None,
@@ -105,9 +106,9 @@ class TrainConfig:
     """Hidden units of a non-linear branch that starts at zero; 0 leaves it out."""
     start: str = "pca"
     """"pca" (uncentred, of the training texts) or "kaiming"."""
-    start_power: float = -0.1
+    start_power: float = 0.0
     """Each component of the PCA start is scaled by its eigenvalue to this power."""
-    teacher_power: float = -0.1
+    teacher_power: float = 0.0
     """The teacher is the full PCA space with that scaling; 0 is the fused space itself."""
     sentences: int = 1
     """So many sentences of each text are learned from as queries are; 0 leaves them out. They have
@@ -125,7 +126,7 @@ class TrainConfig:
     """Learning rate of AdamW at its highest."""
     adam_eps: float = 1e-3
     """Of AdamW: where gradients are far below it, as in late columns, steps shrink with them."""
-    pace: float = 0.75
+    pace: float = 1.0
     """Output column j moves (smallest width / j) ** pace times as far in a step: late columns, in
     which PCA can hardly be bettered, stay close to where they start. 0 moves all alike."""
     keep_start: float = 0.1
