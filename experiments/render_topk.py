@@ -48,7 +48,7 @@ def render(json_path: Path | str) -> str:
             memory[key] = {name: row["extra_memory_mb"] for name, row in rows.items()}
             continue
         latest[key] = record
-    parts = [_asked(latest, memory)]
+    parts = [_asked(latest, memory), _history(records)]
     parts += [_table(record, memory.get(key, {})) for key, record in latest.items()]
     if all(record["device"] == "cpu" for record in latest.values()):
         parts.append(
@@ -77,6 +77,39 @@ def _asked(latest: dict[Key, dict[str, Any]], memory: dict[Key, dict[str, float]
         cells = [workload, ours, against, f"{must:g}", f"{stretch:g}" if stretch else "–"]
         lines.append(f"| {' | '.join([*cells, _short(found), verdict])} |")
     return "\n".join(lines)
+
+
+def _history(records: list[dict[str, Any]]) -> str:
+    """Every record of one thread: the machine is shared, and its speed differs from day to day."""
+    lines = [
+        "All records of one thread, of which the table above takes the last. The machine is "
+        "virtual: what its neighbours leave of cache and memory shows in the matrix product, and "
+        "moves the ratios too.",
+        "",
+        "| workload | date | commit | matrix product, s | nested, s | torch | torch, norms kept | "
+        "faiss | ST | share of the floor |",
+        "|---|---|---|---|---|---|---|---|---|---|",
+    ]
+    asked = [(OURS, TORCH), (KEPT, TORCH), (OURS, FAISS), (OURS, ST), (OURS, FLOOR)]
+    workloads = list(dict.fromkeys(workload for workload, *_ in ASKED))
+    for record in sorted(
+        (r for r in records if _is_timed(r, workloads)),
+        key=lambda r: (workloads.index(r["workload"]), r["environment"]["time"]),
+    ):
+        rows, where = record["methods"], record["environment"]
+        product = min(rows[name]["cpu"]["median"] for name in FLOORS if name in rows)
+        cells = [record["workload"], where["time"][:10], where["commit"][:7], f"{product:.3f}"]
+        cells.append(f"{rows[OURS]['cpu']['median']:.3f}")
+        cells += [_short(_measured(rows, {}, *pair)) for pair in asked]
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _is_timed(record: dict[str, Any], workloads: list[str]) -> bool:
+    rows = record["methods"]
+    alone = record["device"] == "cpu" and record["environment"]["threads"] == 1
+    whole = OURS in rows and any(name in rows for name in FLOORS)
+    return record["workload"] in workloads and alone and whole and "cpu" in rows[OURS]
 
 
 def _measured(
