@@ -76,7 +76,8 @@ def source(tmp_path_factory):
     return folder
 
 
-def test_no_ray_at_the_address_is_one_line(model, source, tmp_path, capsys):
+def test_no_ray_at_the_address_is_one_line(model, source, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(ray, "init", lambda **_: pytest.fail("Ray itself would ask for minutes"))
     more = ["--engine", "ray", "--ray-address", "127.0.0.1:1"]
     assert encode.main(flags(model, source, tmp_path / "out", *more)) == 1
     [line] = [x for x in capsys.readouterr().err.splitlines() if "error:" in x]
@@ -165,6 +166,10 @@ def test_strict_stops_in_the_midst_of_the_job(session, model, source, tmp_path, 
     [line] = capsys.readouterr().err.splitlines()
     assert line.startswith("error: a.txt:61: empty; repair the row")
     assert len(list((tmp_path / "out").glob("part-*.parquet"))) > 0
+    end = time.monotonic() + 60
+    while processes("ray::ReadTexts") and time.monotonic() < end:
+        time.sleep(0.05)
+    assert processes("ray::ReadTexts") == {}  # on a cluster it would wait for ever
 
 
 def test_feed_keeps_the_places_of_chunks():
