@@ -6,14 +6,15 @@ import signal
 # One thread here and in every process that a test starts: sums taken in another order differ in
 # their last bit, and some tests compare bits. Before torch is imported, since it reads it then.
 os.environ["OMP_NUM_THREADS"] = "1"
-# A job in the background of a shell is deaf to Ctrl-C, and so are its children; tests send it.
-signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import pytest
 from tiny_models import build_tiny_bert
 from tiny_runs import build_tiny_run
 
 from fusion.model.folder import export
+
+# A job in the background of a shell is deaf to Ctrl-C, and so are its children; tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
