@@ -9,10 +9,11 @@ import torch
 
 from fusion.search import keys, products
 from fusion.search.cpu import Tiling, default_tiling, search
+from fusion.search.passing import FILLED, Tile, slots
 from fusion.search.problem import pose
 from fusion.search.products import onednn_is_better, tuned_products
 from fusion.search.reference import reference_topk
-from fusion.search.survivors import FILLED, Survivors, Tile, slots
+from fusion.search.survivors import Survivors
 
 DIMS = [32, 48, 64]
 
@@ -104,7 +105,7 @@ def test_a_buffer_keeps_the_best_whatever_comes(monkeypatch):
 @pytest.mark.parametrize("guess", [2, -9], ids=["too few pass", "too many pass"])
 def test_a_bad_guess_is_replaced_by_the_exact_threshold(monkeypatch, guess):
     monkeypatch.setattr(
-        "fusion.search.survivors.guess_threshold",
+        "fusion.search.passing.guess_threshold",
         lambda scores, keep: np.full((len(scores), 1), guess, np.float32),
     )
     scores = np.random.default_rng(0).standard_normal((4, 999)).astype(np.float32)

@@ -14,11 +14,12 @@ import torch
 from torch import Tensor
 
 from fusion.search import keys
+from fusion.search.passing import FILLED, Tile, best_of_tile, slots
 from fusion.search.problem import Problem
 from fusion.search.products import accumulated, tuned_products
-from fusion.search.survivors import FILLED, Survivors, Tile, slots
+from fusion.search.survivors import Survivors
 
-TILE_SCORES = 3 * 2**20  # scores of a tile: 12 MB
+TILE_SCORES = 5 * 2**20  # scores of a tile: 20 MB
 TILE_DOCUMENTS = 8192
 BUFFERED = 2**23  # scores that the survivors of all levels of one block may keep: 64 MB
 
@@ -106,9 +107,8 @@ def _search_block(
     """Write the best of a range of documents for a block of queries to ``found``."""
     queries = problem.queries[block]
     exclude = None if problem.exclude is None else problem.exclude[block]
-    survivors = [Survivors(len(queries), problem.keep)] * len(problem.dims)
-    if documents.stop - documents.start > tile:  # else each level is done before the next begins
-        survivors = [Survivors(len(queries), problem.keep) for _ in problem.dims]
+    whole = documents.stop - documents.start <= tile
+    survivors = [] if whole else [Survivors(len(queries), problem.keep) for _ in problem.dims]
     inverse = problem.corpus_norms.inverse.numpy()
     pitch = _pitch(min(tile, documents.stop - documents.start))
     # torch begins its arrays with a cache line, without which products take a third longer
@@ -120,9 +120,13 @@ def _search_block(
         piece = Tile(dots.numpy(), mask, scratch, stop - start, start, hidden)
         rows = problem.documents(start, stop, problem.dims[-1])  # (c, d)
         for level in accumulated(dots[:, : len(rows)], queries, rows, problem.dims):
+            best = found[0][level].numpy(), found[1][level].numpy()
+            if whole:
+                best_of_tile(piece, inverse[level, start:stop], *best)
+                continue
             survivors[level].add(piece, inverse[level, start:stop])
             if stop == documents.stop:
-                survivors[level].best(found[0][level].numpy(), found[1][level].numpy())
+                survivors[level].best(*best)
 
 
 def _pitch(documents: int) -> int:

@@ -52,8 +52,9 @@ def _rank(
     keys, bits = _sorted_keys(scores[:, :width], count)
     edge = min(keep + MARGIN, width)
     start = np.arange(len(scores))[:, None] * scores.shape[1]
-    places = (keys[:, :edge] & (2**bits - 1)) + start  # (rows, edge)
-    found = np.take(scores.ravel(), places, mode="clip")
+    places = (keys[:, :edge] & (2**bits - 1)).astype(np.int64)  # (rows, edge)
+    places += start
+    found = scores.reshape(-1).take(places, mode="clip")
     if (count < edge).any():
         found[np.arange(edge) >= count[:, None]] = -np.inf
     rows = _repair(found, places)

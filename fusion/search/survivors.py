@@ -1,34 +1,12 @@
 """The best documents of a block of queries at one level, kept while scores stream past."""
 
-from dataclasses import dataclass
-from itertools import pairwise
-
 import numpy as np
 
+from fusion.search.passing import Tile, passing, slots
 from fusion.search.ranking import rank
-from fusion.search.thresholds import exact_threshold, guess_threshold, true_positions
+from fusion.search.thresholds import true_positions
 
-ROOM = 156  # slots beyond k: with k = 100 a row has 256
 CACHED = 2**16  # scores that are scaled and compared at a time: 256 KB
-FILLED = 2**18  # the same for a first tile, where much is done with each of them
-
-
-@dataclass(frozen=True)
-class Tile:
-    """The dot products of a block of queries with consecutive documents."""
-
-    dots: np.ndarray
-    """float32 [rows, pitch], contiguous; the columns from ``documents`` on mean nothing."""
-    mask: np.ndarray
-    """bool [rows, pitch], contiguous: room to work in."""
-    scratch: np.ndarray
-    """float32 [at least max(FILLED, pitch)]: more of it."""
-    documents: int
-    """How many columns are documents."""
-    start: int
-    """The index of the first document."""
-    hidden: tuple[np.ndarray, np.ndarray]
-    """Rows and columns of what must not be found, at most one in each row."""
 
 
 class Survivors:
@@ -43,14 +21,13 @@ class Survivors:
         self.keep = keep
         self.capacity = slots(keep)
         self.scores = np.zeros((rows, self.capacity), np.float32)
-        self.documents = np.zeros((rows, self.capacity), np.uint32)
+        self.documents = np.zeros((rows, self.capacity), np.int64)
         self.count = np.zeros(rows, np.int64)
         self.threshold = np.full((rows, 1), -np.inf, np.float32)
         self._empty = True
 
     def add(self, tile: Tile, inverse: np.ndarray) -> None:
         """Take in the scores of a tile: its dot products times the inverse norms [c]."""
-        tile.mask[:, tile.documents :] = False
         if self._empty:
             self._fill(tile, inverse)
         else:
@@ -64,64 +41,17 @@ class Survivors:
         """
         for rows, found, places in rank(self.scores, self.count, self.keep):
             scores[rows] = found
-            documents[rows] = self.documents.reshape(-1).take(places, mode="clip")
+            self.documents.reshape(-1).take(places, out=documents[rows], mode="clip")
         if (self.count < self.keep).any():
             documents[np.arange(self.keep) >= self.count[:, None]] = -1
         self._empty = True
 
     def _fill(self, tile: Tile, inverse: np.ndarray) -> None:
-        """Take in a first tile, of which many scores pass: a few rows at a time, in cache."""
-        step = max(1, FILLED // tile.dots.shape[1])
-        scratch = tile.scratch[: step * tile.dots.shape[1]].reshape(step, -1)
-        hidden = np.full(len(tile.dots), -1)
-        hidden[tile.hidden[0]] = tile.hidden[1]
-        for first in range(0, len(tile.dots), step):
-            dots = tile.dots[first : first + step, : tile.documents]
-            scores = np.multiply(dots, inverse, out=scratch[: len(dots), : tile.documents])
-            rows = slice(first, first + len(dots))
-            found, edges = self._first_found(scores, tile.mask[rows], rows, hidden[rows])
-            passed = scratch.reshape(-1).take(found)
-            self._put(rows, passed, found, edges)
-            begins = np.arange(len(dots))[:, None] * tile.dots.shape[1]
-            shift = (tile.start - begins).astype(np.uint32)  # modulo 2**32, as the sum
-            self.documents[rows, : self.count[rows].max()] += shift
-
-    def _first_found(
-        self, scores: np.ndarray, mask: np.ndarray, rows: slice, hidden: np.ndarray
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Where a few rows exceed their thresholds, and where each row begins in what was found.
-
-        A row has at least ``keep`` scores above its threshold; only equal ones exceed its capacity.
-        """
-        excluded = (hidden >= 0).nonzero()[0]
-        wanted = self.keep + bool(len(excluded))
-        threshold = guess_threshold(scores, wanted)
-        begins = np.arange(len(mask) + 1) * mask.shape[1]
-        for final in (False, True):
-            np.greater(scores, threshold, out=mask[:, : scores.shape[1]])
-            mask[excluded, hidden[excluded]] = False
-            found = true_positions(mask)
-            edges = found.searchsorted(begins)
-            fresh = edges[1:] - edges[:-1]
-            bad = ((fresh < self.keep) | (fresh > self.capacity)).nonzero()[0]
-            if final or not len(bad):
-                break
-            threshold[bad] = exact_threshold(scores[bad], wanted)
-        self.threshold[rows] = threshold
-        return found, edges
-
-    def _put(
-        self, rows: slice, scores: np.ndarray, documents: np.ndarray, edges: np.ndarray
-    ) -> None:
-        """Fill rows with what lies between two edges each; with the best of it if that is more."""
-        for row, (begin, end) in enumerate(pairwise(edges.tolist()), rows.start):
-            count = end - begin
-            if count > self.capacity:
-                self._put_best(row, scores[begin:end], documents[begin:end])
-            else:
-                self.scores[row, :count] = scores[begin:end]
-                self.documents[row, :count] = documents[begin:end]
-                self.count[row] = count
+        """Take in a first tile, of which many scores pass."""
+        for part in passing(tile, inverse, self.keep):
+            rows, width = part.rows, part.scores.shape[1]
+            self.scores[rows, :width], self.documents[rows, :width] = part.scores, part.documents()
+            self.count[rows], self.threshold[rows] = part.count, part.threshold
 
     def _put_best(self, row: int, scores: np.ndarray, documents: np.ndarray) -> None:
         """Fill a row with the best of more than it has room for."""
@@ -150,6 +80,7 @@ class Survivors:
 
     def _compare(self, tile: Tile, inverse: np.ndarray) -> None:
         """Mark which scores exceed their row's threshold; a few rows at a time, in cache."""
+        tile.mask[:, tile.documents :] = False
         step = max(1, CACHED // tile.documents)
         scratch = tile.scratch[: min(step, len(tile.dots)) * tile.documents]
         scratch = scratch.reshape(-1, tile.documents)  # fresh memory would cost a page fault each
@@ -186,8 +117,3 @@ class Survivors:
             self.documents[rows[part], : self.keep] = documents.take(places)
             self.threshold[rows[part], 0] = best[:, -1]
         self.count[rows] = self.keep
-
-
-def slots(keep: int) -> int:
-    """Scores that a row has room for."""
-    return keep + max(ROOM, keep // 2)
