@@ -6,7 +6,7 @@ from fusion.search.passing import Tile, passing, slots
 from fusion.search.ranking import rank
 from fusion.search.thresholds import true_positions
 
-CACHED = 2**16  # scores that are scaled and compared at a time: 256 KB
+CACHED = 2**18  # scores that are scaled and compared at a time: 1 MB
 
 
 class Survivors:

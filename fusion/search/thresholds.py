@@ -52,9 +52,16 @@ def exact_threshold(scores: np.ndarray, keep: int) -> np.ndarray:
 def true_positions(mask: np.ndarray) -> np.ndarray:
     """Ascending flat positions of what is true in a contiguous mask."""
     flat = mask.reshape(-1)
-    if len(flat) % 8 or np.count_nonzero(flat) * 20 > len(flat):
+    if len(flat) % 8:
         return flat.nonzero()[0]
     words = flat.view(np.uint64)  # eight at a time, where nearly all are false
-    hit = (words != 0).nonzero()[0]
-    inside = words[hit].view(bool).nonzero()[0]
-    return hit[inside >> 3] * 8 + (inside & 7)
+    hit = words != 0
+    if np.count_nonzero(hit) * 4 > len(hit):
+        return flat.nonzero()[0]
+    where = hit.nonzero()[0]
+    inside = words.take(where).view(bool).nonzero()[0]
+    found = where.take(inside >> 3)
+    found <<= 3
+    inside &= 7
+    found |= inside
+    return found
