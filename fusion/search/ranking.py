@@ -11,9 +11,10 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from fusion.search.sorting import LAST, runs_of, sort_in_runs
+
 KEY_BITS = 31
 STEP_BITS = 22  # float32 products could not tell more steps apart
-LAST = 2**KEY_BITS - 1  # sorts behind every score
 MARGIN = 16  # scores beyond k that are ordered, since steps may tie across the k-th
 PASSES = 8  # over the neighbours of what was swapped
 TINY = np.float32(1e-30)
@@ -79,11 +80,14 @@ def _sorted_keys(scores: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, int
     # Each operation rounds monotonically, so a better score never gets a later step.
     steps = np.subtract(best, scores)
     steps *= np.float32(last) / np.maximum(best - worst, TINY)
-    keys = steps.astype(np.int32)
+    runs = runs_of(scores.shape[1])
+    padded = np.full((len(scores), -(-scores.shape[1] // runs) * runs), LAST, np.int32)
+    keys = padded[:, : scores.shape[1]]
+    keys[:] = steps
     keys <<= bits
     keys |= position
     np.copyto(keys, LAST, where=beyond)
-    keys.sort(axis=1)
+    sort_in_runs(padded, runs)
     return keys, bits
 
 
