@@ -202,3 +202,15 @@ def test_a_corpus_on_a_gpu(dtype):
     found = nested_topk(left, right, DIMS, 50)
     assert found[0].is_cuda
     assert_exact([part.cpu() for part in found], queries, corpus, DIMS, 50)
+
+
+def test_queries_are_scaled_alike_in_every_dtype():
+    rows = torch.randn(9, 8, generator=torch.Generator().manual_seed(0)) * 300
+    rows[1], rows[2] = 0, rows[2] * 1e-9
+    rows[:, 3] *= 1e-38  # becomes so small that even a power of two rounds it
+    single, double = (pose(q, rows, [4, 8], 1, None, None).queries for q in (rows, rows.double()))
+    assert torch.equal(single, double)
+    assert torch.equal(single[:, :3].frexp().mantissa, rows[:, :3].frexp().mantissa)
+    assert (single[:, 3].abs() < 1e-38).sum() > 3
+    norms = single.norm(dim=1)
+    assert ((norms >= 0.5) & (norms < 1) | (norms == 0)).all()

@@ -8,7 +8,7 @@ import numpy as np
 from fusion.search.ranking import rank
 from fusion.search.thresholds import exact_threshold, guess_threshold, true_positions
 
-FILLED = 2**19  # scores that are worked on at a time: 2 MB
+FILLED = 2**20  # scores that are worked on at a time: 4 MB
 ROOM = 156  # slots beyond k: with k = 100 a row has 256
 
 
@@ -115,7 +115,7 @@ def _gathered(
         columns, threshold[row] = _exactly(scores[row], keep)
         count[row] = len(columns)
         again.append(columns + start[row])
-    found = np.concatenate([found, *again])
+    found = np.concatenate([found, *again]) if again else found
     passed = tile.scratch.take(found)
     side_by_side = np.zeros((len(mask), max(keep, count.max())), np.float32)
     for row, (first, n) in enumerate(zip(begin.tolist(), count.tolist(), strict=True)):

@@ -143,6 +143,8 @@ def _scale_queries(queries: Tensor, norms: PrefixNorms) -> tuple[Tensor, PrefixN
     norm = norms.inverse[-1].double().reciprocal()  # (q,) inf for zero rows
     exponent = torch.where(torch.isfinite(norm), torch.frexp(norm).exponent, 0)
     factor = torch.ldexp(torch.ones(len(norm), dtype=torch.float64), -exponent)
-    scaled = (queries.cpu().double() * factor[:, None]).float().contiguous()  # (q, d)
+    # Usual float32 rows need no float64, where the product would be rounded to the same numbers.
+    exact = torch.float32 if queries.dtype == torch.float32 else torch.float64
+    scaled = (queries.cpu().to(exact) * factor[:, None].to(exact)).float().contiguous()  # (q, d)
     inverse = (norms.inverse.double() / factor).float()
     return scaled, PrefixNorms(inverse, None, norms.wide, norms.dims)
