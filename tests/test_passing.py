@@ -67,6 +67,13 @@ def test_a_guess_is_nearly_always_good_enough(replaced):
     assert len(replaced) < 10
 
 
+def test_a_guess_is_as_good_where_alike_documents_lie_together(replaced):
+    scores = normal(300, 8674) + np.float32(5) * (np.arange(8674) < 3000)
+    for keep in (700, 1000):
+        assert_best(scores, keep)
+    assert len(replaced) < 20
+
+
 @pytest.mark.parametrize("keep", [3, 400, 1000])
 @pytest.mark.parametrize("values", [[0.0], [-1.0], [1, 2], [0, 0, 0, 0, 0, 0, 0, 5], [-3, -2, -1]])
 def test_ties_that_exceed_every_buffer(replaced, keep, values):

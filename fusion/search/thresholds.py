@@ -30,7 +30,9 @@ def _sampled_threshold(scores: np.ndarray, keep: int) -> np.ndarray:
     sample = scores[:, :: max(1, scores.shape[1] // SAMPLE)]
     runs = -(-sample.shape[1] // RUN)
     length = sample.shape[1] // runs
-    sample = np.array(sample[:, : runs * length]).reshape(len(scores), runs, length)
+    # Each run spans the whole row, since documents that lie together are often alike.
+    sample = sample[:, : runs * length].reshape(len(scores), length, runs)
+    sample = sample.swapaxes(1, 2).copy()  # (rows, runs, length)
     share = keep / scores.shape[1]
     unseen = 1 - runs * length / scores.shape[1]
     spread = np.sqrt(runs * length * share * max(0.0, 1 - share) * unseen)
