@@ -21,7 +21,7 @@ from fusion.search.survivors import Survivors
 
 TILE_SCORES = 5 * 2**20  # scores of a tile: 20 MB
 TILE_DOCUMENTS = 8192
-BUFFERED = 2**23  # scores that the survivors of all levels of one block may keep: 64 MB
+BUFFERED = 2**23  # scores that the survivors of all levels of one block may keep: 96 MB
 
 Found = tuple[Tensor, Tensor]
 """Scores float32 and indices int64 [l, rows, keep], from the best down; -inf and -1 for none."""

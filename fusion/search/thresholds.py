@@ -3,9 +3,10 @@
 import numpy as np
 import torch
 
+from fusion.search.sorting import RUN
+
 GROUPS = 512  # groups of a row whose maxima bound the k-th score, for a small k
 SAMPLE = 1400  # scores of a row, about, that it is guessed from for a large k
-RUN = 512  # numbers that numpy sorts without a branch
 
 
 def guess_threshold(scores: np.ndarray, keep: int) -> np.ndarray:
@@ -25,7 +26,7 @@ def guess_threshold(scores: np.ndarray, keep: int) -> np.ndarray:
 def _sampled_threshold(scores: np.ndarray, keep: int) -> np.ndarray:
     """A guess from evenly spaced scores, three standard deviations to the safe side.
 
-    They are sorted in short runs, whose quantiles agree well enough to be averaged.
+    They are sorted in runs that fit into registers, whose quantiles agree well enough to average.
     """
     sample = scores[:, :: max(1, scores.shape[1] // SAMPLE)]
     runs = -(-sample.shape[1] // RUN)
