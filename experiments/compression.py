@@ -47,7 +47,7 @@ from fusion.space.training import fit_head
 
 log = logging.getLogger("compression")
 RESULTS = Path(__file__).parent / "results"
-ENCODERS, WEIGHTS = ("minilm", "wordllama"), (1.0, 0.5)
+ENCODERS, WIDTHS, WEIGHTS = ("minilm", "wordllama"), (384, 256), (1.0, 0.5)
 DATA = ("nfcorpus", "scifact", "arguana")
 CHOICE_SPLITS = {"nfcorpus": "dev", "scifact": "train"}  # ArguAna has neither
 TEXTS, MAX_TEXTS = "wikipedia-100k", 16_000
@@ -121,7 +121,7 @@ def budgets(width: int) -> list[Budget]:
 def embed_all(setting: Setting) -> Iterator[Texts]:
     """Embed and fuse, one data set at a time."""
     encoders, store = [load_encoder(name) for name in ENCODERS], Store()
-    blocks = Blocks(ENCODERS, tuple(e.dim for e in encoders), weights=WEIGHTS)
+    blocks = Blocks(ENCODERS, WIDTHS, weights=WEIGHTS)
 
     def fused(texts: Sequence[str], role: Role) -> np.ndarray:
         return blocks.transform([store.embed(e, texts, role) for e in encoders])
@@ -178,7 +178,9 @@ class Heads:
                 began = time.monotonic()
                 config = setting.trained(recipe, seed)
                 queries = texts.queries if config.sentences else None
-                self._kept[key] = fit_head(texts.fitted_on, config, setting.dims, queries=queries)
+                self._kept[key] = fit_head(
+                    texts.fitted_on, config, setting.dims, widths=WIDTHS, queries=queries
+                )
                 self.seconds[key] = round(time.monotonic() - began, 1)
                 log.info("%s trained in %.0f s", key, self.seconds[key])
                 if path:
@@ -191,7 +193,7 @@ def float_spaces(setting: Setting, texts: Texts, heads: Heads) -> Iterator[Space
     """The spaces that are measured in float32 on test."""
     _, queries = texts.splits["test"]
     documents, start = texts.documents, 0
-    for name, dim in zip(ENCODERS, (384, 256), strict=True):
+    for name, dim in zip(ENCODERS, WIDTHS, strict=True):
         block = slice(start, start + dim)  # a scaled block ranks as the encoder does
         yield Space(f"encoder:{name}", queries[:, block], documents[:, block], dims=(dim,))
         start += dim

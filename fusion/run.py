@@ -294,18 +294,18 @@ def default_dims(width: int) -> tuple[int, ...]:
 def auto_weights(
     encoders: Sequence[TextEncoder], texts: Texts, normalize: Normalization, store: Store
 ) -> tuple[float, ...]:
-    """Choose block weights without labels: first sentences have to find the rests of their texts.
+    """Choose block weights without labels: titles or first sentences have to find their texts.
 
     Raises:
-        FusionError: Fewer than 50 texts can be split into a sentence and a rest.
+        FusionError: Fewer than 50 texts can be split into a title or sentence and a rest.
     """
     from fusion.space.weights import choose_weights
 
-    queries, rests = pseudo_queries(texts.texts, AUTO_PAIRS)
+    queries, rests = pseudo_queries(texts.texts, AUTO_PAIRS, texts.titles)
     if len(queries) < 50:
         raise FusionError(
-            f"only {len(queries)} texts have a first sentence and a rest, too few to choose "
-            "weights on; give --weights by hand, one number an encoder"
+            f"only {len(queries)} texts have a title or first sentence and a rest, too few to "
+            "choose weights on; give --weights by hand, one number an encoder"
         )
     weights = choose_weights(
         [store.embed(encoder, queries, Role.QUERY) for encoder in encoders],

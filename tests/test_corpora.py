@@ -131,6 +131,27 @@ def test_pseudo_queries_are_first_sentences_of_texts_that_have_a_rest():
     assert rests == [rest] * 3
 
 
+def test_pseudo_queries_are_titles_where_there_are_some_each_once():
+    rest = "It goes on for many more words, so that there is something left to find in here."
+    sentence = "This is the opening sentence of it."
+    texts = [f"Cats {rest}", f"{sentence} {rest}", f"Of cats. {rest}", rest, "Dogs are short."]
+    queries, rests = pseudo_queries(texts, 9, ["Cats", "", "Cats", "Birds", "Dogs"])
+    assert queries == ["Cats", sentence, "Birds"]
+    assert rests == [rest] * 3
+
+
+def test_pseudo_queries_that_cost_nothing_come_in_greater_number():
+    words = "says more than fifteen words, so that there is enough of it left to be found by it"
+    titles = [f"Title {row}" for row in range(12)]
+    bare = [f"Text {row} {words}" for row in range(12)]
+    queries, rests = pseudo_queries(bare, 2, titles)
+    assert queries == titles[::2]
+    assert rests == bare[::2]
+    headed = [f"{title} {text}" for title, text in zip(titles, bare, strict=True)]
+    queries, rests = pseudo_queries([*headed, words], 2, [*titles, "One that is whole"])
+    assert (queries, rests) == ([titles[0], titles[6]], [bare[0], bare[6]])
+
+
 def test_query_like_sentences_are_spread_over_a_text_and_name_it():
     five = [f"Sentence number {word} has five words." for word in ("one", "two", "three", "four")]
     texts = ["Only one sentence of enough words.", " ".join(five), "Too short. Still.", five[0]]

@@ -195,7 +195,7 @@ def test_damaged_config_is_one_line(folder, tmp_path, content):
 
 def test_auto_weights_need_texts_that_can_be_split(config):
     texts = Texts("t", ["0"], ["no sentence here"], [""])
-    with pytest.raises(FusionError, match=r"only 0 texts have a first .* --weights by hand"):
+    with pytest.raises(FusionError, match=r"only 0 texts have a title .* --weights by hand"):
         auto_weights(load_encoders(config), texts, Normalization.PER_MODEL, Store())
 
 

@@ -113,17 +113,34 @@ def read_texts(path: Path, max_texts: int | None = None) -> Texts:
     return Texts(path.name, ids, texts, titles)
 
 
-def pseudo_queries(texts: Sequence[str], count: int) -> tuple[list[str], list[str]]:
-    """Make query-like parts without labels: the first sentence of a text, and the rest of it.
+def pseudo_queries(
+    texts: Sequence[str], count: int, titles: Sequence[str] = ()
+) -> tuple[list[str], list[str]]:
+    """Make queries and what they have to find without labels, by taking texts apart.
+
+    A text's title is worded more as people search than its first sentence is, so it comes first. Of
+    texts with the same title only the first one is taken: the title does not tell them apart.
 
     Args:
-        texts: n paragraphs.
-        count: Take at most so many, evenly spaced over the texts that can be split.
+        texts: n texts; a title that one begins with is cut off.
+        count: Take at most so many, evenly spaced over the texts that can be taken apart; three
+            times as many of those whose rest is the whole text, if that alone makes enough: there
+            is nothing more to embed.
+        titles: n titles, empty where a text has none; or nothing at all.
 
     Returns:
-        First sentences of at least 5 words and rests of at least 15, row by row.
+        Titles or first sentences of at least 5 words, and rests of at least 15, row by row.
     """
-    pairs = [pair for text in texts if (pair := _split_sentence(text)) is not None]
+    pairs, seen = [], set()
+    for text, title in zip(texts, titles or [""] * len(texts), strict=True):
+        pair = _split_title(text, title) if title else _split_sentence(text)
+        if pair is not None and title not in seen:
+            pairs.append(pair)
+            seen.update({title} - {""})
+    known = set(texts)
+    whole = [pair for pair in pairs if pair[1] in known]
+    if len(whole) >= count:
+        pairs, count = whole, 3 * count
     step = max(1, len(pairs) // count)
     chosen = pairs[::step][:count]
     return [query for query, _ in chosen], [rest for _, rest in chosen]
@@ -160,6 +177,11 @@ def _some_sentences(text: str, count: int) -> list[str]:
     kept = min(count, len(sentences)) if len(sentences) > 1 else 0
     last = (len(sentences) - 1) / max(kept - 1, 1)
     return [sentences[round(step * last)] for step in range(kept)]
+
+
+def _split_title(text: str, title: str) -> tuple[str, str] | None:
+    rest = text.removeprefix(title).strip()
+    return (title, rest) if len(rest.split()) >= 15 else None
 
 
 def _split_sentence(text: str) -> tuple[str, str] | None:
