@@ -67,6 +67,12 @@ SECTIONS = (
         NOTE,
     ),
     Section(
+        "Weights without labels",
+        "python experiments/auto_weights.py",
+        "auto_weights.json",
+        render_checks.render_weights,
+    ),
+    Section(
         "Codes beside product quantisation",
         "python experiments/benchmark_codes.py",
         "benchmark_codes.json",
