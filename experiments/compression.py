@@ -178,9 +178,7 @@ class Heads:
                 began = time.monotonic()
                 config = setting.trained(recipe, seed)
                 queries = texts.queries if config.sentences else None
-                self._kept[key] = fit_head(
-                    texts.fitted_on, config, setting.dims, widths=WIDTHS, queries=queries
-                )
+                self._kept[key] = fit_head(texts.fitted_on, config, setting.dims, queries=queries)
                 self.seconds[key] = round(time.monotonic() - began, 1)
                 log.info("%s trained in %.0f s", key, self.seconds[key])
                 if path:

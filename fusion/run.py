@@ -195,15 +195,7 @@ def _fit(
     pca = PCA().fit(fused)
     if first:
         pca.save(folder / "pca.safetensors")
-    head = fit_head(
-        fused,
-        config.train,
-        config.dims,
-        widths=blocks.dims,
-        queries=queries,
-        folder=folder,
-        resume=resume,
-    )
+    head = fit_head(fused, config.train, config.dims, queries=queries, folder=folder, resume=resume)
     run = Run(config, blocks, {"pca": pca, "head": head}, _sample(fused), describe_environment())
     if first:
         head.save(folder / "head.safetensors")

@@ -166,27 +166,17 @@ def test_a_share_of_the_start_is_kept(embeddings):
         TrainConfig(head="paper")
 
 
-def test_the_teacher_has_evened_blocks_and_the_start_is_its_pca(embeddings):
+def test_the_scaled_teacher_is_the_full_pca_space(embeddings):
     config = TrainConfig.of("fusion", start_power=-0.3, teacher_power=-0.2)
-    plan = make_plan(embeddings, config, DIMS, widths=(16, 8))
+    plan = make_plan(embeddings, config, DIMS)
     training = _Training(plan)
     training.on_fit_start()
     rows = embeddings[plan.train.numpy()]
-    left, right = (PCA(power=-0.2).fit(block).transform(block) for block in np.split(rows, [16], 1))
-    scales = [np.sqrt((b**2).sum() / (t**2).sum()) for b, t in zip(
-        np.split(rows, [16], 1), (left, right), strict=True)]  # fmt: skip
-    teacher = np.hstack([scales[0] * left, scales[1] * right])[:50]
-    student = PCA(16, power=-0.3).fit(np.hstack([scales[0] * left, scales[1] * right]))
+    student = PCA(16, power=-0.3).fit(rows).transform(rows[:50])
+    teacher = PCA(power=-0.2).fit(rows).transform(rows[:50])
     loss = NeighbourKL(config.temperature, config.student_temperature, config.spread)
-    expected = loss(torch.from_numpy(student.transform(teacher)), torch.from_numpy(teacher), DIMS)
+    expected = loss(torch.from_numpy(student), torch.from_numpy(teacher), DIMS)
     torch.testing.assert_close(training._loss(plan.train[:50]), expected, rtol=1e-3, atol=1e-5)
-
-
-def test_widths_are_those_of_the_embeddings(embeddings):
-    with pytest.raises(
-        ValueError, match=r"widths \[16, 9\] make 25 columns, the embeddings have 24"
-    ):
-        fit_head(embeddings, SMALL, DIMS, widths=(16, 9))
 
 
 def test_memory_mapped_embeddings_train_alike(embeddings, tmp_path, recwarn):

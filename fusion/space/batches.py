@@ -41,17 +41,11 @@ class Subset:
     """``[n, D]``, in memory or memory-mapped."""
     rows: np.ndarray
     """Int64 ``[m]``, the rows to take."""
-    matrix: np.ndarray | None = None
-    """``[D, d]`` to multiply each slice by."""
-
-    def mapped(self, matrix: np.ndarray) -> "Subset":
-        """The same rows under a linear map ``[D, d]`` of the embeddings."""
-        return Subset(self.embeddings, self.rows, matrix)
 
     @property
     def shape(self) -> tuple[int, int]:
         """Rows and columns."""
-        return len(self.rows), (self.embeddings if self.matrix is None else self.matrix).shape[1]
+        return len(self.rows), self.embeddings.shape[1]
 
     @property
     def ndim(self) -> int:
@@ -62,8 +56,7 @@ class Subset:
         return len(self.rows)
 
     def __getitem__(self, part: slice) -> np.ndarray:
-        taken = self.embeddings[self.rows[part]]  # (part, D)
-        return taken if self.matrix is None else taken @ self.matrix  # (part, d)
+        return self.embeddings[self.rows[part]]  # (part, D)
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,6 @@
 
 import hashlib
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -34,7 +33,6 @@ class Plan:
     epoch_steps: int
     epochs: int
     validate_every: int
-    widths: tuple[int, ...]
     queries: Queries | None = None
 
     @property
@@ -45,7 +43,7 @@ class Plan:
             del settings[where]
         queries = _digest(self.queries.embeddings) if self.queries else None
         read = {"embeddings": _digest(self.embeddings), "queries": queries}
-        return {**settings, "dims": list(self.dims), "widths": list(self.widths), **read}
+        return {**settings, "dims": list(self.dims), **read}
 
 
 def _digest(embeddings: np.ndarray) -> list[int | str]:
@@ -58,19 +56,12 @@ def make_plan(
     config: TrainConfig,
     dims: tuple[int, ...],
     queries: Queries | None = None,
-    widths: Sequence[int] | None = None,
 ) -> Plan:
     """Split the texts, and count batches and epochs.
 
     Raises:
-        ValueError: too few texts, or blocks of other widths than the embeddings.
+        ValueError: too few texts.
     """
-    blocks = tuple(widths) if widths else (embeddings.shape[1],)
-    if sum(blocks) != embeddings.shape[1]:
-        raise ValueError(
-            f"widths {list(blocks)} make {sum(blocks)} columns, the embeddings have "
-            f"{embeddings.shape[1]}"
-        )
     train, held = split(len(embeddings), config.validation, config.seed)
     devices = device_count(config)
     world = devices * config.nodes
@@ -104,7 +95,6 @@ def make_plan(
         epoch_steps,
         epochs,
         every,
-        blocks,
         queries,
     )
 

@@ -105,13 +105,11 @@ class TrainConfig:
     residual_width: int = 0
     """Hidden units of a non-linear branch that starts at zero; 0 leaves it out."""
     start: str = "pca"
-    """"pca" (uncentred, of the training texts as the teacher sees them) or "kaiming"."""
+    """"pca" (uncentred, of the training texts) or "kaiming"."""
     start_power: float = 0.0
-    """Each component of the PCA start, of the teacher's space, is scaled by its eigenvalue to this
-    power."""
+    """Each component of the PCA start is scaled by its eigenvalue to this power."""
     teacher_power: float = 0.0
-    """Within each encoder's block, the teacher's components are scaled by their eigenvalues to this
-    power: below 0 it evens the block out. 0 is the fused space itself."""
+    """The teacher is the full PCA space with that scaling; 0 is the fused space itself."""
     sentences: int = 1
     """So many sentences of each text are learned from as queries are; 0 leaves them out. They have
     to be embedded too. Loss "kl" only."""

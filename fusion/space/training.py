@@ -27,7 +27,6 @@ from fusion.space.keeping import Metrics, WholeCheckpoints, are_whole, interrupt
 from fusion.space.losses import LOSSES, NeighbourKL
 from fusion.space.plan import Plan, accelerator, device_count, make_plan
 from fusion.space.recipe import RECIPES, TrainConfig, check_dims
-from fusion.space.teacher import evened_blocks
 
 __all__ = ["RECIPES", "TrainConfig", "fit_head"]
 
@@ -40,7 +39,6 @@ def fit_head(
     config: TrainConfig,
     dims: Sequence[int],
     *,
-    widths: Sequence[int] | None = None,
     queries: Queries | None = None,
     folder: Path | str | None = None,
     resume: bool = False,
@@ -51,15 +49,13 @@ def fit_head(
         embeddings: ``[n, D]`` fused embeddings of the training texts, in memory or memory-mapped.
         config: how to train.
         dims: increasing widths to train for; the last is the width of the output.
-        widths: columns of each encoder's block, D in all; None: one block.
         queries: query-like parts of the texts, fused; each has to find its neighbours among the
             batch's texts, as the text itself has to.
         folder: where ``metrics.csv`` and, until the training is done, checkpoints stand.
         resume: go on from the last checkpoint in ``folder``, if there is one.
 
     Raises:
-        ValueError: dims that do not increase or that the embeddings cannot give, widths that are
-            not theirs, too few texts.
+        ValueError: dims that do not increase or that the embeddings cannot give, too few texts.
         FusionError: a checkpoint of another configuration, or a loss that is not finite.
     """
     dims = check_dims(dims, embeddings.shape[1])
@@ -67,7 +63,7 @@ def fit_head(
         raise ValueError("resume needs the folder of the run to go on with")
     place = nullcontext(folder) if folder is not None else tempfile.TemporaryDirectory()
     with place as name:
-        plan = make_plan(embeddings, config, dims, queries, widths)
+        plan = make_plan(embeddings, config, dims, queries)
         return _train(plan, Path(name), resume)
 
 
@@ -191,27 +187,22 @@ class _Training(lightning.LightningModule):
             torch.manual_seed(config.seed)
             self.head = FusionHead(config.head_config(width, plan.dims[-1]))
         rows = plan.train[:: math.ceil(len(plan.train) / _START_ROWS)].numpy()
-        sample = Subset(plan.embeddings, rows)  # (n, D)
-        teacher: np.ndarray | None = None
-        if config.teacher_power:
-            teacher = evened_blocks(sample, config.teacher_power, plan.widths)  # (D, D)
-        if config.start == "pca":
-            self.head.start_from(torch.from_numpy(self._pca(sample, teacher)))
+        teacher: Tensor | None = None
+        if config.start == "pca" or config.teacher_power:
+            sample: Any = Subset(plan.embeddings, rows)  # (n, D)
+            if config.start == "pca":
+                fitted = PCA(plan.dims[-1], power=config.start_power).fit(sample)
+                self.head.start_from(torch.from_numpy(fitted.matrix))
+            if config.teacher_power:
+                fitted = PCA(power=config.teacher_power).fit(sample)
+                teacher = torch.from_numpy(fitted.matrix)  # (D, D)
         self.start = self.head.linear.weight.detach().clone()  # (d, D)
         column = torch.arange(1, plan.dims[-1] + 1)[:, None]  # (d, 1)
         pace = (plan.dims[0] / column).clamp(max=1) ** config.pace  # (d, 1)
         self.pace: Tensor
         self.register_buffer("pace", pace, persistent=False)
         self.teacher: Tensor | None
-        self.register_buffer(
-            "teacher", None if teacher is None else torch.from_numpy(teacher), persistent=False
-        )
-
-    def _pca(self, sample: Subset, teacher: np.ndarray | None) -> np.ndarray:
-        """Principal components ``[D, d]`` of what the teacher sees."""
-        fitted: Any = sample if teacher is None else sample.mapped(teacher)
-        components = PCA(self.plan.dims[-1], power=self.plan.config.start_power).fit(fitted).matrix
-        return components if teacher is None else teacher @ components
+        self.register_buffer("teacher", teacher, persistent=False)
 
     def on_fit_start(self) -> None:
         """Lay the embeddings down where the batches are wanted."""
