@@ -283,6 +283,7 @@ def test_recipes_and_what_ousts_what():
     )
     assert (paper.lr, paper.weight_decay, paper.batch_size, paper.epochs) == (1e-3, 1e-4, 128, 50)
     assert (paper.step_epochs, paper.step_gamma, paper.steps) == (10, 0.8, None)
+    assert paper.teacher_power == 0  # it compares with the fused space itself
     assert TrainConfig.of("fusion") == TrainConfig()
     assert TrainConfig.of("fusion", epochs=3).steps is None
     assert TrainConfig.of("paper", steps=3).epochs is None
@@ -312,7 +313,7 @@ def test_learning_rate_schedules(embeddings):
         ({"precision": "8"}, "precision must be one of 32, bf16-mixed, got '8'"),
         ({"batch_size": 1}, "batch_size must be at least 2, got 1"),
         ({"validation": 1.0}, r"validation must be above 0 and below 1, got 1\.0"),
-        ({"epochs": 3}, "either epochs or steps, got epochs=3 and steps=300"),
+        ({"epochs": 3}, "either epochs or steps, got epochs=3 and steps=600"),
         ({"devices": 0}, "devices must be positive, or -1 for all, got 0"),
     ],
 )

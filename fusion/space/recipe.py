@@ -14,13 +14,13 @@ RECIPES: dict[str, dict[str, Any]] = {
     "fusion": {},
     # The same for the very documents that will be searched: nothing has to be held back.
     "corpus": {
+        "steps": 300,
         "lr": 6e-3,
         "keep_start": 0.0,
         "pace": 0.75,
         "start_power": -0.15,
         "teacher_power": -0.15,
         "student_temperature": 0.06,
-        "spread": 0.15,
         "sentences": 3,
         "titles": False,
     },
@@ -30,6 +30,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "sentences": 0,
         "head": "paper",
         "start": "kaiming",
+        "teacher_power": 0.0,
         "pace": 0.0,
         "keep_start": 0.0,
         "steps": None,
@@ -94,11 +95,11 @@ class TrainConfig:
     """A name in LOSSES."""
     temperature: float = 0.05
     """Of the loss "kl": what counts as a neighbour."""
-    student_temperature: float | None = 0.04
+    student_temperature: float | None = None
     """Of the loss "kl", at full width: above ``temperature`` the gaps between near and far grow
     wider than the teacher's, which suits the texts that are learned from; below it they shrink,
     which suits others. None takes the same."""
-    spread: float = 0.25
+    spread: float = 0.15
     """Of the loss "kl": a width w of D has the student's temperature times (D / w) ** spread."""
     head: str = "linear"
     """"linear" (one matrix) or "paper" (LayerNorm, Linear, BatchNorm1d, LeakyReLU)."""
@@ -106,9 +107,9 @@ class TrainConfig:
     """Hidden units of a non-linear branch that starts at zero; 0 leaves it out."""
     start: str = "pca"
     """"pca" (uncentred, of the training texts) or "kaiming"."""
-    start_power: float = 0.0
+    start_power: float = -0.1
     """Each component of the PCA start is scaled by its eigenvalue to this power."""
-    teacher_power: float = 0.0
+    teacher_power: float = -0.1
     """The teacher is the full PCA space with that scaling; 0 is the fused space itself."""
     sentences: int = 1
     """So many sentences of each text are learned from as queries are; 0 leaves them out. They have
@@ -118,7 +119,7 @@ class TrainConfig:
     Titles are worded more like queries than sentences are."""
     epochs: int | None = None
     """Passes over the training texts; give this or ``steps``."""
-    steps: int | None = 300
+    steps: int | None = 600
     """About so many batches in all, however many texts there are; give this or ``epochs``."""
     batch_size: int = 512
     """Texts that are compared with one another; several devices share them out."""
