@@ -93,8 +93,8 @@ def _search(problem: Problem, tiling: Tiling) -> Found:
 def _room(problem: Problem) -> Found:
     """Room for the results of every level."""
     shape = len(problem.dims), len(problem.queries), problem.keep
-    # numpy asks for huge pages, which saves thousands of page faults
-    return torch.from_numpy(np.empty(shape, np.float32)), torch.from_numpy(np.empty(shape, int))
+    # Not numpy's: it asks for huge pages, for which a busy system first has to move memory about.
+    return torch.empty(shape), torch.empty(shape, dtype=torch.int64)
 
 
 def _cut(total: int, size: int) -> Iterator[slice]:
