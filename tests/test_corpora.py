@@ -135,9 +135,10 @@ def test_pseudo_queries_are_titles_where_there_are_some_each_once():
     rest = "It goes on for many more words, so that there is something left to find in here."
     sentence = "This is the opening sentence of it."
     texts = [f"Cats {rest}", f"{sentence} {rest}", f"Of cats. {rest}", rest, "Dogs are short."]
-    queries, rests = pseudo_queries(texts, 9, ["Cats", "", "Cats", "Birds", "Dogs"])
-    assert queries == ["Cats", sentence, "Birds"]
-    assert rests == [rest] * 3
+    texts.append(f"Foxes {rest}")
+    queries, rests = pseudo_queries(texts, 9, ["Cats", "", "Cats", "Birds", "Dogs", "Fox"])
+    assert queries == ["Cats", sentence, "Birds", "Fox"]
+    assert rests == [rest, rest, rest, texts[-1]]
 
 
 def test_pseudo_queries_that_cost_nothing_come_in_greater_number():

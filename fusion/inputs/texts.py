@@ -134,9 +134,9 @@ def pseudo_queries(
     pairs, seen = [], set()
     for text, title in zip(texts, titles or [""] * len(texts), strict=True):
         pair = _split_title(text, title) if title else _split_sentence(text)
-        if pair is not None and title not in seen:
+        if pair is not None and not (title and title in seen):
             pairs.append(pair)
-            seen.update({title} - {""})
+            seen.add(title)
     known = set(texts)
     whole = [pair for pair in pairs if pair[1] in known]
     if len(whole) >= count:
@@ -180,7 +180,8 @@ def _some_sentences(text: str, count: int) -> list[str]:
 
 
 def _split_title(text: str, title: str) -> tuple[str, str] | None:
-    rest = text.removeprefix(title).strip()
+    rest = text.removeprefix(title)
+    rest = (text if rest[:1].isalnum() else rest).strip()  # "Cat" is no part of "Cats purr"
     return (title, rest) if len(rest.split()) >= 15 else None
 
 
