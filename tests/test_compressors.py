@@ -106,6 +106,15 @@ def test_fewer_texts_than_dims_still_fit(embeddings):
     assert np.isfinite(out).all()
 
 
+def test_components_that_few_texts_cannot_tell_are_not_blown_up(embeddings):
+    few = embeddings[:12]
+    plain, scaled = PCA().fit(few).explained, PCA(power=-0.25).fit(few).matrix
+    scales = np.linalg.norm(scaled, axis=0)  # (d,)
+    np.testing.assert_allclose(scales[:6], (plain[:6] / plain[0]) ** -0.25, rtol=1e-3)
+    np.testing.assert_allclose(scales[6:], scales[5], rtol=1e-3)
+    assert scales[5] < 0.9 * (plain[10] / plain[0]) ** -0.25
+
+
 def test_misuse_is_one_clear_line(embeddings, tmp_path):
     with pytest.raises(FusionError, match="pca is not fitted yet"):
         PCA().transform(embeddings)

@@ -290,6 +290,15 @@ def test_recipes_and_what_ousts_what():
     assert TrainConfig(**paper.to_dict()) == paper
 
 
+def test_few_texts_are_not_learned_by_heart(embeddings):
+    few = make_plan(embeddings[:60], TrainConfig(steps=100), DIMS)
+    assert (few.epoch_steps, few.epochs) == (1, 50)
+    shorter = make_plan(embeddings, TrainConfig(steps=20, batch_size=64), DIMS)
+    assert shorter.epochs * shorter.epoch_steps == 20
+    asked = TrainConfig.of("fusion", epochs=80)
+    assert make_plan(embeddings[:60], asked, DIMS).epochs == 80
+
+
 def test_learning_rate_schedules(embeddings):
     def factors(**changes):
         config = TrainConfig.of("paper", epochs=4, batch_size=32, **changes)

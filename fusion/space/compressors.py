@@ -157,8 +157,10 @@ class PCA(FittedCompressor):
 
     def _fit(self, embeddings: np.ndarray, out_dim: int) -> None:
         values, vectors, mean = _principal(embeddings, self.centred)
-        # Weak components of a short training set would be blown up by a negative power.
-        relative = np.clip(values / values[0], 1e-6, None)  # (D,)
+        # A negative power would blow up what is weak, above all the components that few texts leave
+        # empty: those beyond half as many as there are texts are scaled like the last before them.
+        last = values[min(len(values), max(1, len(embeddings) // 2)) - 1]
+        relative = np.clip(values / values[0], max(1e-6, last / values[0]), None)  # (D,)
         # An eigenvector's sign is arbitrary; fix it, so that two fits agree bit for bit.
         largest = np.abs(vectors).argmax(axis=0)  # (D,)
         signs = np.sign(vectors[largest, np.arange(len(values))])  # (D,)

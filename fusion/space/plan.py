@@ -15,6 +15,7 @@ from fusion.space.recipe import TrainConfig
 
 WHERE = ("device", "devices", "nodes", "strategy")
 """Settings of where a training runs: it may move to other machines and go on there."""
+_PASSES = 50  # over few texts in a run given in steps: more of them learn these texts by heart
 _VALIDATIONS = 25  # about so many in a run given in steps, whose epochs may be very short
 
 
@@ -80,7 +81,7 @@ def make_plan(
     if epochs is None:
         assert config.steps is not None  # TrainConfig has either
         epoch_steps = min(epoch_steps, config.steps)
-        epochs = max(1, round(config.steps / epoch_steps))
+        epochs = min(max(1, round(config.steps / epoch_steps)), _PASSES)
         every = math.ceil(epochs / _VALIDATIONS)
         epochs = math.ceil(epochs / every) * every  # the last epoch is validated too
     return Plan(

@@ -120,7 +120,8 @@ class TrainConfig:
     epochs: int | None = None
     """Passes over the training texts; give this or ``steps``."""
     steps: int | None = 600
-    """About so many batches in all, however many texts there are; give this or ``epochs``."""
+    """About so many batches in all, but few texts are passed over 50 times at most; give this or
+    ``epochs``."""
     batch_size: int = 512
     """Texts that are compared with one another; several devices share them out."""
     lr: float = 4e-3
