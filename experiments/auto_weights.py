@@ -20,9 +20,9 @@ from fusion.inputs.catalogue import Role
 from fusion.inputs.corpora import load_data
 from fusion.inputs.encoders import TextEncoder, load_encoder
 from fusion.inputs.store import Store
-from fusion.inputs.texts import load_texts, pseudo_queries
+from fusion.inputs.texts import Texts, load_texts, pseudo_queries
 from fusion.measure.sweep import Space, measure
-from fusion.run import AUTO_PAIRS, auto_weights
+from fusion.run import AUTO_PAIRS, auto_weights, fuse
 from fusion.space.blocks import Blocks, Normalization
 from fusion.space.weights import choose_weights
 
@@ -31,16 +31,21 @@ FIXED = {"equal": (1.0, 1.0), "first alone": (1.0, 0.0), "1 : 0.5": (1.0, 0.5)}
 NOISE = 384  # columns of the useless encoder
 
 
-def with_noise(encoders: Sequence[TextEncoder], store: Store, seed: int) -> tuple[float, ...]:
-    """The weights that are chosen where a third encoder gives random vectors."""
-    paragraphs = load_texts(TEXTS, MAX_TEXTS)
-    queries, rests = pseudo_queries(paragraphs.texts, AUTO_PAIRS, paragraphs.titles)
-    rng = np.random.default_rng(seed)
-    noise = [rng.standard_normal((len(queries), NOISE), dtype=np.float32) for _ in range(2)]
-    return choose_weights(
-        [*(store.embed(e, queries, Role.QUERY) for e in encoders), noise[0]],
-        [*(store.embed(e, rests, Role.DOCUMENT) for e in encoders), noise[1]],
+def beside_noise(
+    paragraphs: Texts, encoders: Sequence[TextEncoder], store: Store, seeds: Sequence[int]
+) -> list[list[float]]:
+    """The weights that are chosen where a third encoder gives random vectors, one row a seed."""
+    parts = pseudo_queries(paragraphs.texts, AUTO_PAIRS, paragraphs.titles)
+    queries, rests = (
+        [store.embed(e, texts, role) for e in encoders]
+        for texts, role in zip(parts, (Role.QUERY, Role.DOCUMENT), strict=True)
     )
+    chosen = []
+    for seed in seeds:
+        rng = np.random.default_rng(seed)
+        noise = [rng.standard_normal((len(parts[0]), NOISE), dtype=np.float32) for _ in range(2)]
+        chosen.append(list(choose_weights([*queries, noise[0]], [*rests, noise[1]])))
+    return chosen
 
 
 def concat_scores(
@@ -51,11 +56,8 @@ def concat_scores(
     scores = {}
     for name in DATA:
         data = load_data(name)
-        sides = ((data.queries, Role.QUERY), (data.documents, Role.DOCUMENT))
-        queries, documents = (
-            blocks.transform([store.embed(e, texts, role) for e in encoders])
-            for texts, role in sides
-        )
+        queries = fuse(blocks, encoders, data.queries, Role.QUERY, store)
+        documents = fuse(blocks, encoders, data.documents, Role.DOCUMENT, store)
         space = Space("concat", queries, documents, dims=(blocks.width,))
         scores[name] = measure(data, [space], (blocks.width,))[0].ndcg_at_10
     return scores
@@ -77,7 +79,7 @@ def main() -> None:
             {"weights": list(w), "name": n, "ndcg_at_10": concat_scores(w, encoders, store)}
             for n, w in tried.items()
         ],
-        "beside_noise": [list(with_noise(encoders, store, seed)) for seed in range(3)],
+        "beside_noise": beside_noise(paragraphs, encoders, store, range(3)),
     }
     RESULTS.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
     for row in report["rows"]:
