@@ -51,16 +51,17 @@ def assert_exact(found, queries, corpus, k, exclude=None):
 @pytest.mark.parametrize(
     "tiling",
     [
-        Tiling(5, 1301, 1),
-        Tiling(37, 640, 1),
-        Tiling(64, 97, 2),
-        Tiling(64, 600, 3),
-        Tiling(7, 1, 2),
+        Tiling(5, 1301, 1301, 1),
+        Tiling(37, 640, 640, 1),
+        Tiling(37, 640, 48, 1),
+        Tiling(64, 97, 300, 2),
+        Tiling(64, 600, 31, 3),
+        Tiling(7, 1, 1, 2),
     ],
     ids=str,
 )
 def test_cuts_do_not_show(k, tiling):
-    if tiling.documents == 1 and k > 10:
+    if tiling.strip == 1 and k > 10:
         pytest.skip("a tile of one document is slow, and its point is made at small k")
     queries, corpus = signs(37, 1301)
     exclude = np.maximum(-1, np.arange(-1, 36) * 7)
@@ -83,7 +84,7 @@ def test_orders_that_overflow_every_buffer(k, order):
     queries = np.eye(33, 64, dtype=np.float32)
     problem = pose(queries, corpus, DIMS, k, None, None)
     _, expected = reference_topk(queries[:1], corpus, DIMS, k)
-    for tiling in (Tiling(33, 700, 1), Tiling(33, 5000, 1)):
+    for tiling in (Tiling(33, 700, 700, 1), Tiling(33, 700, 90, 1), Tiling(33, 5000, 1, 1)):
         _, indices = search(problem, tiling)
         np.testing.assert_array_equal(indices[:, 0], expected[:, 0])
 
@@ -130,17 +131,44 @@ def test_a_hidden_document_costs_no_other_its_place():
     np.testing.assert_array_equal(best_of(survivors)[1], expected)
 
 
-def test_a_buffer_serves_one_level_after_another():
-    rng = np.random.default_rng(0)
+@pytest.mark.parametrize("pieces", [1, 3])
+def test_a_buffer_that_is_not_full_says_so(pieces):
+    scores = np.random.default_rng(0).standard_normal((3, 30)).astype(np.float32)
     survivors = Survivors(3, 40)
-    for width in (300, 30, 200):  # in between too few to fill it
-        scores = rng.standard_normal((3, width)).astype(np.float32)
-        survivors.add(*tile_of(scores, 7))
-        found, indices = best_of(survivors)
-        order = np.argsort(-scores, axis=1)[:, :40]
-        np.testing.assert_array_equal(indices[:, : order.shape[1]], order + 7)
-        assert (indices[:, order.shape[1] :] == -1).all()
-        assert (found[:, order.shape[1] :] == -np.inf).all()
+    for part in np.split(np.arange(30), pieces):
+        survivors.add(*tile_of(scores[:, part], 7 + part[0]))
+    found, indices = best_of(survivors)
+    np.testing.assert_array_equal(indices[:, :30], np.argsort(-scores, axis=1) + 7)
+    assert (indices[:, 30:] == -1).all()
+    assert (found[:, 30:] == -np.inf).all()
+
+
+@pytest.mark.parametrize(("settled", "crowded"), [(1, 2**18), (10**6, 2**18), (10**6, 500)])
+def test_waiting_scores_are_not_forgotten(monkeypatch, settled, crowded):
+    monkeypatch.setattr("fusion.search.survivors.SETTLED", settled)
+    monkeypatch.setattr("fusion.search.survivors.CROWDED", crowded)
+    scores = np.random.default_rng(0).integers(-9, 10, (70, 3000)).astype(np.float32)
+    scores += np.arange(3000) // 500  # the last tiles flood every buffer
+    survivors = Survivors(70, 100)
+    for start in range(0, 3000, 100):
+        survivors.add(*tile_of(scores[:, start : start + 100], start))
+    expected = np.argsort(-scores, axis=1, kind="stable")[:, :100]
+    np.testing.assert_array_equal(best_of(survivors)[1], expected)
+
+
+def test_what_only_equals_the_threshold_after_rounding_does_not_pass():
+    rng = np.random.default_rng(0)
+    dots = rng.standard_normal((40, 300)).astype(np.float32)
+    inverse = rng.uniform(0.5, 2, 300).astype(np.float32)
+    survivors = Survivors(40, 2)
+    tile, _ = tile_of(dots, 0)
+    survivors.add(tile, inverse)
+    survivors.threshold[:] = (dots * inverse)[:, :1]
+    before = survivors.count.sum()
+    repeated, _ = tile_of(dots[:, :1].copy(), 300)
+    survivors.add(repeated, inverse[:1])
+    survivors._settle()
+    assert survivors.count.sum() == before
 
 
 def test_documents_are_numbered_beyond_31_bits():
@@ -202,4 +230,4 @@ def test_tiles_follow_the_problem():
     queries, corpus = signs(3, 9)
     assert default_tiling(pose(queries, corpus, DIMS, 5, None, None)).documents == 9
     with pytest.raises(ValueError, match="documents must be at least 1, got 0"):
-        Tiling(1, 0, 1)
+        Tiling(1, 0, 1, 1)

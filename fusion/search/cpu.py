@@ -5,6 +5,7 @@ of one more segment of the columns. After each segment the tile is scaled by the
 prefix norms and whatever exceeds its query's threshold is kept; everything else is forgotten.
 """
 
+import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -19,8 +20,10 @@ from fusion.search.problem import Problem
 from fusion.search.products import accumulated, tuned_products
 from fusion.search.survivors import Survivors
 
-TILE_SCORES = 5 * 2**20  # scores of a tile: 20 MB
+TILE_SCORES = 5 * 2**20  # scores of a first tile: 20 MB
 TILE_DOCUMENTS = 8192
+STRIP_SCORES = 2**19  # scores of a later one: 2 MB, which products leave in cache for each other
+LINE = 16  # float32 numbers of a cache line
 BUFFERED = 2**23  # scores that the survivors of all levels of one block may keep: 96 MB
 
 Found = tuple[Tensor, Tensor]
@@ -34,7 +37,9 @@ class Tiling:
     queries: int
     """Queries in a block, one block at a time a thread."""
     documents: int
-    """Documents in a tile."""
+    """Documents in the first tile, whose best scores are the first thresholds."""
+    strip: int
+    """Documents in each later tile."""
     threads: int
 
     def __post_init__(self) -> None:
@@ -45,14 +50,17 @@ class Tiling:
 
 
 def default_tiling(problem: Problem) -> Tiling:
-    """Tiles that stay in cache, yet wide enough that the first one gives a good threshold."""
+    """Tiles that stay in cache, but for a first one that is wide enough to give good thresholds."""
     count = len(problem.corpus)
     tiles = max(1, round(count / max(TILE_DOCUMENTS, 8 * problem.keep)))
     documents = max(1, -(-count // tiles))
     buffered = BUFFERED // (len(problem.dims) * slots(problem.keep))
     most = max(1, min(buffered, TILE_SCORES // documents))
     queries = -(-len(problem.queries) // max(1, -(-len(problem.queries) // most)))
-    return Tiling(max(1, queries), documents, torch.get_num_threads())
+    queries = max(1, queries)
+    lines = STRIP_SCORES // queries // LINE | 1  # odd: rows of whole lines that need no padding
+    strip = min(documents, LINE * lines)
+    return Tiling(queries, documents, strip, torch.get_num_threads())
 
 
 def search(problem: Problem, tiling: Tiling | None = None) -> Found:
@@ -74,7 +82,7 @@ def _search(problem: Problem, tiling: Tiling) -> Found:
         parts = list(_cut(len(problem.corpus), -(-len(problem.corpus) // tiling.threads)))
     found = [_room(problem) for _ in parts]
     tasks = [
-        (problem, block, part, tiling.documents, (scores[:, block], indices[:, block]))
+        (problem, block, part, tiling, (scores[:, block], indices[:, block]))
         for block in blocks
         for part, (scores, indices) in zip(parts, found, strict=True)
     ]
@@ -97,47 +105,65 @@ def _room(problem: Problem) -> Found:
     return torch.empty(shape), torch.empty(shape, dtype=torch.int64)
 
 
-def _cut(total: int, size: int) -> Iterator[slice]:
-    return (slice(start, min(start + size, total)) for start in range(0, total, max(1, size)))
+def _cut(total: int, size: int, start: int = 0) -> Iterator[slice]:
+    return (slice(at, min(at + size, total)) for at in range(start, total, max(1, size)))
 
 
 def _search_block(
-    problem: Problem, block: slice, documents: slice, tile: int, found: Found
+    problem: Problem, block: slice, documents: slice, tiling: Tiling, found: Found
 ) -> None:
     """Write the best of a range of documents for a block of queries to ``found``."""
     queries = problem.queries[block]
     exclude = None if problem.exclude is None else problem.exclude[block]
-    whole = documents.stop - documents.start <= tile
+    first = slice(documents.start, min(documents.start + tiling.documents, documents.stop))
+    whole = first == documents
     survivors = [] if whole else [Survivors(len(queries), problem.keep) for _ in problem.dims]
     inverse = problem.corpus_norms.inverse.numpy()
-    pitch = _pitch(min(tile, documents.stop - documents.start))
-    # torch begins its arrays with a cache line, without which products take a third longer
-    dots, scratch = torch.empty(len(queries), pitch), torch.empty(max(FILLED, pitch)).numpy()
-    mask = torch.empty(dots.shape, dtype=torch.bool).numpy()
-    for start in range(documents.start, documents.stop, tile):
-        stop = min(start + tile, documents.stop)
-        hidden = _hidden(exclude, start, stop)
-        piece = Tile(dots.numpy(), mask, scratch, stop - start, start, hidden)
-        rows = problem.documents(start, stop, problem.dims[-1])  # (c, d)
-        for level in accumulated(dots[:, : len(rows)], queries, rows, problem.dims):
+    room = _Room(len(queries), max(first.stop - first.start, 0 if whole else tiling.strip))
+    for part in (first, *_cut(documents.stop, tiling.strip, first.stop)):
+        tile = room.tile(part, _hidden(exclude, part))
+        dots = torch.from_numpy(tile.dots[:, : tile.documents])
+        rows = problem.documents(part.start, part.stop, problem.dims[-1])  # (c, d)
+        for level in accumulated(dots, queries, rows, problem.dims):
             best = found[0][level].numpy(), found[1][level].numpy()
             if whole:
-                best_of_tile(piece, inverse[level, start:stop], *best)
+                best_of_tile(tile, inverse[level, part], *best)
                 continue
-            survivors[level].add(piece, inverse[level, start:stop])
-            if stop == documents.stop:
+            survivors[level].add(tile, inverse[level, part])
+            if part.stop == documents.stop:
                 survivors[level].best(*best)
+
+
+class _Room:
+    """Memory for one tile after another."""
+
+    def __init__(self, rows: int, documents: int) -> None:
+        # torch begins its arrays with a cache line, without which products take a third longer.
+        # Pages that a narrower tile leaves untouched cost nothing.
+        pitch = _pitch(documents) + LINE
+        self.dots = torch.empty(rows * pitch).numpy()
+        self.mask = torch.empty(rows * pitch, dtype=torch.bool).numpy()
+        self.scratch = torch.empty(max(FILLED, rows * pitch)).numpy()
+        self.rows = rows
+
+    def tile(self, documents: slice, hidden: tuple[np.ndarray, np.ndarray]) -> Tile:
+        """A tile of as many columns as there are documents; it replaces the one before."""
+        count = documents.stop - documents.start
+        shape = self.rows, _pitch(count)
+        dots, mask = (room[: math.prod(shape)].reshape(shape) for room in (self.dots, self.mask))
+        return Tile(dots, mask, self.scratch, count, documents.start, hidden)
 
 
 def _pitch(documents: int) -> int:
     """The length of a tile's rows: whole cache lines, but not so even that rows share few sets."""
-    lines = -(-documents // 16)
-    return 16 * (lines + (lines % 32 == 0))
+    lines = -(-documents // LINE)
+    return LINE * (lines + (lines % 32 == 0))
 
 
-def _hidden(exclude: Tensor | None, start: int, stop: int) -> tuple[np.ndarray, np.ndarray]:
+def _hidden(exclude: Tensor | None, documents: slice) -> tuple[np.ndarray, np.ndarray]:
     """Where a tile's excluded documents stand in it, rows and columns."""
     if exclude is None:
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    rows = torch.nonzero((exclude >= start) & (exclude < stop)).squeeze(1)
-    return rows.numpy(), (exclude[rows] - start).numpy()
+    inside = (exclude >= documents.start) & (exclude < documents.stop)
+    rows = torch.nonzero(inside).squeeze(1)
+    return rows.numpy(), (exclude[rows] - documents.start).numpy()

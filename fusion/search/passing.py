@@ -21,7 +21,7 @@ class Tile:
     mask: np.ndarray
     """bool [rows, pitch], contiguous: room to work in."""
     scratch: np.ndarray
-    """float32 [at least max(FILLED, pitch)]: more of it."""
+    """float32 [at least max(FILLED, pitch), rows * pitch for all but a first tile]: more of it."""
     documents: int
     """How many columns are documents."""
     start: int
