@@ -48,7 +48,7 @@ class Survivors:
             self._settle()
 
     def best(self, scores: np.ndarray, documents: np.ndarray) -> None:
-        """Write the results to float32 and int64 [rows, keep]; -inf and -1 where too few are there."""
+        """Write the results to float32 and int64 [rows, keep]; -inf and -1 for what is missing."""
         self._settle()
         for rows, found, places in rank(self.scores, self.count, self.keep):
             scores[rows] = found
