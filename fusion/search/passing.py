@@ -9,6 +9,7 @@ from fusion.search.ranking import rank
 from fusion.search.thresholds import exact_threshold, guess_threshold, true_positions
 
 FILLED = 2**20  # scores that are worked on at a time: 4 MB
+PASSED = 2**16  # slots for what passes of them
 ROOM = 156  # slots beyond k: with k = 100 a row has 256
 
 
@@ -83,7 +84,7 @@ def best_of_tile(
 def passing(tile: Tile, inverse: np.ndarray, keep: int) -> Iterator[Passing]:
     """Scale a tile by the inverse norms [c] and compare it, a few rows at a time, in cache."""
     pitch = tile.dots.shape[1]
-    step = max(1, FILLED // pitch)
+    step = max(1, min(FILLED // pitch, PASSED // slots(keep)))
     scratch = tile.scratch[: min(step, len(tile.dots)) * pitch].reshape(-1, pitch)
     tile.mask[:, tile.documents :] = False
     hidden = np.full(len(tile.dots), -1)

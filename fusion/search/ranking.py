@@ -72,8 +72,9 @@ def _rank(
 def _sorted_keys(scores: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, int]:
     """Ascending keys int32 [rows, width], the best score first, and the bits of a position."""
     position = np.arange(scores.shape[1], dtype=np.int32)
-    beyond = position >= count.astype(np.int32)[:, None]
-    np.copyto(scores, scores[:, :1].copy(), where=beyond)
+    full = int(count.min(initial=len(position)))  # columns that every row has
+    beyond = position[full:] >= count.astype(np.int32)[:, None]
+    np.copyto(scores[:, full:], scores[:, :1].copy(), where=beyond)
     best, worst = scores.max(axis=1, keepdims=True), scores.min(axis=1, keepdims=True)  # (rows, 1)
     bits = (scores.shape[1] - 1).bit_length()
     last = 2.0 ** min(STEP_BITS, KEY_BITS - bits) - 2
@@ -86,7 +87,7 @@ def _sorted_keys(scores: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, int
     keys[:] = steps
     keys <<= bits
     keys |= position
-    np.copyto(keys, LAST, where=beyond)
+    np.copyto(keys[:, full:], LAST, where=beyond)
     sort_in_runs(padded, runs)
     return keys, bits
 
