@@ -1,10 +1,10 @@
 """Nested losses: every width of the student against the teacher, in one pass over the columns.
 
-All of them read the student through its cosine matrices. The Gram matrix of a prefix is the running
-sum of its segments' Gram matrices, so that all widths together cost one full Gram matrix and not
-one for each; nothing of shape ``[n, n, d]`` is ever made. The gradient is nested alike: a segment
-belongs to its own width and to all wider ones, so their pulls are added up first and the segment
-sees one matrix product.
+All of them read the student through its cosines with the texts of the batch. The Gram matrix of a
+prefix is the running sum of its segments' Gram matrices, so that all widths together cost one full
+Gram matrix and not one for each; nothing of shape ``[n, t, d]`` is ever made. The gradient is
+nested alike: a segment belongs to its own width and to all wider ones, so their pulls are added up
+first and the segment sees one matrix product.
 """
 
 from abc import ABC, abstractmethod
@@ -16,9 +16,8 @@ import torch
 from torch import Tensor
 
 Level = Callable[[Tensor, float], tuple[Tensor, Tensor]]
-"""Cosines ``[n, n]`` of one width, and its share of the widest, to the loss (a scalar) and
-slope + slopeᵀ, where the slope is the loss's derivative by the cosines; the diagonal must carry no
-slope. The cosines are only lent."""
+"""Cosines ``[n, t]`` of one width, and its share of the widest, to the loss (a scalar) and its
+derivative by the cosines, which must be 0 for a text and itself. The cosines are only lent."""
 
 
 class NestedLoss(ABC):
@@ -39,21 +38,22 @@ class NestedLoss(ABC):
         # Half-precision cosines would round away the differences that decide a ranking.
         with torch.autocast(student.device.type, enabled=False):
             with torch.no_grad():
-                level = self.level(cosines(_at_least_float32(teacher)), len(teacher) - queries)
-            return _NestedGram.apply(_at_least_float32(student), tuple(dims), level)
+                texts = len(teacher) - queries
+                level = self.level(cosines(_at_least_float32(teacher), texts))
+            return _NestedGram.apply(_at_least_float32(student), texts, tuple(dims), level)
 
     @abstractmethod
-    def level(self, target: Tensor, texts: int) -> Level:
-        """The loss of one width against the teacher's cosines ``[n, n]``; queries follow texts."""
+    def level(self, target: Tensor) -> Level:
+        """The loss of one width against the teacher's cosines ``[n, t]``; queries follow texts."""
 
 
 @dataclass(frozen=True)
 class GramMSE(NestedLoss):
     """Mean squared difference of the off-diagonal cosines: the paper's loss."""
 
-    def level(self, target: Tensor, texts: int) -> Level:
+    def level(self, target: Tensor) -> Level:
         """The loss of one width against the teacher's cosines ``[n, n]``; no queries."""
-        if texts < len(target):
+        if target.shape[1] < len(target):
             raise ValueError("the loss mse compares texts only; queries need the loss kl")
         pairs = max(len(target) * (len(target) - 1), 1)
 
@@ -61,7 +61,7 @@ class GramMSE(NestedLoss):
             difference = (cosines - target).fill_diagonal_(0)  # (n, n)
             flat = difference.view(-1)
             value = torch.dot(flat, flat) / pairs
-            return value, difference.mul_(4 / pairs)  # symmetric: 2 / pairs, twice
+            return value, difference.mul_(2 / pairs)
 
         return mse
 
@@ -92,10 +92,10 @@ class NeighbourKL(NestedLoss):
         if self.spread < 0:
             raise ValueError(f"spread must be 0 or more, got {self.spread}")
 
-    def level(self, target: Tensor, texts: int) -> Level:
-        """The loss of one width against the teacher's cosines ``[n, n]``; queries follow texts."""
-        n, t, widest = len(target), texts, self.student_temperature or self.temperature
-        log_wanted = _log_neighbours(target[:, :t], self.temperature)  # (n, t)
+    def level(self, target: Tensor) -> Level:
+        """The loss of one width against the teacher's cosines ``[n, t]``; queries follow texts."""
+        (n, t), widest = target.shape, self.student_temperature or self.temperature
+        log_wanted = _log_neighbours(target, self.temperature)  # (n, t)
         wanted = log_wanted.exp()  # (n, t)
         row = target.new_full((n, 1), 1 / t)  # (n, 1), texts and queries: a mean of each
         row[t:] = 1 / max(n - t, 1)
@@ -104,15 +104,9 @@ class NeighbourKL(NestedLoss):
 
         def kl(cosines: Tensor, share: float) -> tuple[Tensor, Tensor]:
             temperature = widest / share**self.spread
-            log_given = _log_neighbours(cosines[:, :t], temperature)  # (n, t)
+            log_given = _log_neighbours(cosines, temperature)  # (n, t)
             value = surprise - torch.dot(weighted.view(-1), log_given.view(-1))
-            slope = log_given.exp_().mul_(row).sub_(weighted).div_(temperature)  # (n, t)
-            if t == n:
-                return value, slope + slope.T
-            both = target.new_zeros(n, n)  # (n, n)
-            both[:, :t] = slope
-            both[:t] += slope.T
-            return value, both
+            return value, log_given.exp_().mul_(row).sub_(weighted).div_(temperature)
 
         return kl
 
@@ -120,38 +114,37 @@ class NeighbourKL(NestedLoss):
 LOSSES: dict[str, type[NestedLoss]] = {"mse": GramMSE, "kl": NeighbourKL}
 
 
-def cosines(vectors: Tensor) -> Tensor:
-    """The cosine matrix ``[n, n]`` of ``[n, d]``; a zero vector is at cosine 0 to all."""
-    gram = _gram(vectors)  # (n, n)
-    inverse = _inverse_norms(gram)  # (n,)
-    return gram.mul_(inverse[:, None]).mul_(inverse)
+def cosines(vectors: Tensor, texts: int) -> Tensor:
+    """Cosines ``[n, t]`` of ``[n, d]`` with its first rows; a zero vector is at 0 to all."""
+    gram = _gram(vectors, texts)  # (n, t)
+    inverse = _inverse_norms(vectors.square().sum(dim=1))  # (n,)
+    return gram.mul_(inverse[:, None]).mul_(inverse[:texts])
 
 
-def _gram(vectors: Tensor) -> Tensor:
-    """Dot products ``[n, n]``; on a CPU only those right of the diagonal, and mirrored."""
+def _gram(vectors: Tensor, texts: int) -> Tensor:
+    """Dot products ``[n, t]``; on a CPU those of texts only right of the diagonal, and mirrored."""
     if vectors.device.type != "cpu":
-        return vectors @ vectors.T
-    n = len(vectors)
-    gram = vectors.new_empty(n, n)
-    stripe = max(128, -(-n // 4))  # four stripes leave out 6 of 16 tiles
-    for top in range(0, n, stripe):
-        bottom = min(top + stripe, n)
-        right = vectors[top:bottom] @ vectors[top:].T  # (stripe, n - top)
+        return vectors @ vectors[:texts].T
+    gram = vectors.new_empty(len(vectors), texts)
+    stripe = max(128, -(-texts // 4))  # four stripes leave out 6 of 16 tiles
+    for top in range(0, texts, stripe):
+        bottom = min(top + stripe, texts)
+        right = vectors[top:bottom] @ vectors[top:texts].T  # (stripe, t - top)
         gram[top:bottom, top:] = right
-        gram[bottom:, top:bottom] = right[:, bottom - top :].T
+        gram[bottom:texts, top:bottom] = right[:, bottom - top :].T
+    torch.mm(vectors[texts:], vectors[:texts].T, out=gram[texts:])
     return gram
 
 
-def _inverse_norms(gram: Tensor) -> Tensor:
-    """One over the norm of each vector ``[n]``; 0 for a zero vector."""
-    norms = gram.diagonal().sqrt()  # (n,)
-    return torch.where(norms > 0, 1 / norms, 0)
+def _inverse_norms(squares: Tensor) -> Tensor:
+    """One over the norm of each vector ``[n]``, from its square; 0 for a zero vector."""
+    return torch.where(squares > 0, squares.rsqrt(), 0)
 
 
 def _log_neighbours(similarities: Tensor, temperature: float) -> Tensor:
-    """Log-probabilities ``[n, n]`` over the other texts."""
+    """Log-probabilities ``[n, t]`` over the other texts."""
     # Finite, because 0 * -inf is NaN; exp of it is 0 all the same.
-    scaled = (similarities / temperature).fill_diagonal_(-1e9)  # (n, n)
+    scaled = (similarities / temperature).fill_diagonal_(-1e9)  # (n, t)
     return torch.log_softmax(scaled, dim=1)
 
 
@@ -163,52 +156,68 @@ class _NestedGram(torch.autograd.Function):
     """Loss and gradient in one go, since the levels have all that the gradient needs."""
 
     @staticmethod
-    def forward(ctx: Any, student: Tensor, dims: tuple[int, ...], level: Level) -> Tensor:  # noqa: ANN401 - torch has no public type for it
+    def forward(
+        ctx: Any, student: Tensor, texts: int, dims: tuple[int, ...], level: Level
+    ) -> Tensor:  # noqa: ANN401, E501 - torch has no public type for it
         wanted = ctx.needs_input_grad[0]
-        gram = student.new_zeros(len(student), len(student))  # (n, n)
+        gram, squares = student.new_zeros(len(student), texts), student.new_zeros(len(student))
         # Written anew at each level: fresh pages from the system would cost more than the sums.
-        inverses, cosines = torch.empty_like(gram), torch.empty_like(gram)  # (n, n), (n, n)
+        inverses, cosines = torch.empty_like(gram), torch.empty_like(gram)  # (n, t), (n, t)
         total, pulls, start = student.new_zeros(()), [], 0
         for stop in dims:
             segment = student[:, start:stop]  # (n, stop - start)
-            gram.addmm_(segment, segment.T)
-            inverse = _inverse_norms(gram)  # (n,)
-            torch.outer(inverse, inverse, out=inverses)
+            gram.addmm_(segment, segment[:texts].T)
+            squares += segment.square().sum(dim=1)
+            inverse = _inverse_norms(squares)  # (n,)
+            torch.outer(inverse, inverse[:texts], out=inverses)
             torch.mul(gram, inverses, out=cosines)
             value, slope = level(cosines, stop / dims[-1])
             total += value
             if wanted:
-                pulls.append(_pull(slope, cosines, inverses))
+                pulls.append(_pull(slope, cosines, inverses, inverse))
             start = stop
         if wanted:
             ctx.save_for_backward(_gradient(student, dims, pulls))
         return total
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None, None]:  # noqa: ANN401
         (gradient,) = ctx.saved_tensors
-        return gradient * grad, None, None
+        return gradient * grad, None, None, None
 
 
-def _pull(slope: Tensor, cosines: Tensor, inverses: Tensor) -> Tensor:
-    """The matrix ``[n, n]`` that, times a width's vectors, is the gradient of its loss by them.
+Pull = tuple[Tensor, Tensor]
+"""What the vectors ``[n, d]`` of a width are moved by: ``[n, t]`` times the texts, of which the
+square of the texts is symmetric and the rest also moves the texts; and ``[n]`` times themselves."""
+
+
+def _pull(slope: Tensor, cosines: Tensor, inverses: Tensor, inverse: Tensor) -> Pull:
+    """What, times a width's vectors, is the gradient of its loss by them.
 
     With G the Gram matrix and cos = G / (|i| |j|), a vector is moved by every vector that it is
     compared with, and by itself, because its own norm stands in the denominator. Overwrites
     ``slope`` and ``cosines``.
     """
-    own = cosines.mul_(slope).sum(dim=1)  # (n,)
-    pull = slope.mul_(inverses)  # (n, n)
-    pull.diagonal().sub_(own * inverses.diagonal())
-    return pull
+    texts = slope.shape[1]
+    felt = cosines.mul_(slope)  # (n, t)
+    own = felt.sum(dim=1)  # (n,)
+    own[:texts] += felt.sum(dim=0)
+    pull = slope.mul_(inverses)  # (n, t)
+    pull[:texts] += pull[:texts].T.clone()
+    return pull, own.mul_(inverse).mul_(inverse)
 
 
-def _gradient(student: Tensor, dims: tuple[int, ...], pulls: list[Tensor]) -> Tensor:
+def _gradient(student: Tensor, dims: tuple[int, ...], pulls: list[Pull]) -> Tensor:
     """Gradient ``[n, d]``: each segment feels its own width and all wider ones."""
     gradient = torch.zeros_like(student)  # (n, d)
-    together = torch.zeros_like(pulls[0])  # (n, n)
+    together, own = (torch.zeros_like(part) for part in pulls[0])  # (n, t), (n,)
+    texts = together.shape[1]
     for level in range(len(dims) - 1, -1, -1):
-        start = dims[level - 1] if level else 0
-        together += pulls[level]
-        gradient[:, start : dims[level]] = together @ student[:, start : dims[level]]
+        start, stop = dims[level - 1] if level else 0, dims[level]
+        for total, part in zip((together, own), pulls[level], strict=True):
+            total += part
+        segment, moved = student[:, start:stop], gradient[:, start:stop]
+        torch.mm(together, segment[:texts], out=moved)
+        moved[:texts].addmm_(together[texts:].T, segment[texts:])
+        moved -= own[:, None] * segment
     return gradient
