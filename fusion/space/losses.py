@@ -157,8 +157,12 @@ class _NestedGram(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, student: Tensor, texts: int, dims: tuple[int, ...], level: Level
-    ) -> Tensor:  # noqa: ANN401, E501 - torch has no public type for it
+        ctx: Any,  # noqa: ANN401 - torch has no public type for it
+        student: Tensor,
+        texts: int,
+        dims: tuple[int, ...],
+        level: Level,
+    ) -> Tensor:
         wanted = ctx.needs_input_grad[0]
         gram, squares = student.new_zeros(len(student), texts), student.new_zeros(len(student))
         # Written anew at each level: fresh pages from the system would cost more than the sums.
