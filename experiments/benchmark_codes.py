@@ -48,9 +48,9 @@ SHAPES = {  # bytes -> the (width, precision) pairs that fill them, to three qua
     16: ((128, "binary"), (64, "int2")),
     27: ((216, "binary"), (108, "int2")),
     32: ((256, "binary"), (128, "int2")),
-    53: ((424, "binary"), (212, "int2"), (141, "int3"), (106, "int4")),
+    53: ((424, "binary"), (376, "binary+"), (212, "int2"), (141, "int3"), (106, "int4")),
     64: ((512, "binary"), (256, "int2"), (128, "int4")),
-    128: ((512, "int2"), (341, "int3"), (256, "int4"), (128, "int8")),
+    128: ((512, "int2"), (481, "int2+"), (341, "int3"), (256, "int4"), (128, "int8")),
 }
 OURS = {
     "scalar": {"coding": "scalar"},
@@ -195,7 +195,7 @@ def attempts(
                 yield budget, 8 * budget if budget < 80 else 640, "pq8", method, 0
                 continue
             for width, precision in shapes:
-                bits = Precision(precision).bits
+                bits = max(bits for _, bits in Precision(precision).parts(width))
                 if bits > {"scalar-fitted": 2, "trellis": 4}.get(method, 8):
                     continue
                 for seed in seeds:

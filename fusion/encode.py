@@ -49,7 +49,7 @@ def _parser() -> argparse.ArgumentParser:
     add("--precision", choices=PRECISIONS, help="default float32")
     add("--codes", choices=KINDS, help="plain: what vector databases take (default); "
         "fitted: the model's own, which rank better and fusion.load_codebook reads (always with "
-        "int3 and int2)")  # fmt: skip
+        "int3, int2 and those with a +)")  # fmt: skip
     add("--text-fields", type=comma_list, help="joined by spaces (default text)")
     add("--id-field", help="default _id or id; else FILE:NUMBER is the id")
     add("--batch-size", type=int, metavar="N", help="texts that an encoder takes at once (32)")

@@ -42,7 +42,8 @@ def _parser() -> argparse.ArgumentParser:
         help="among encoders,concat,first-k,random-k,gaussian,pca,head (default: all)")  # fmt: skip
     add("--dims", type=int_list, help="widths (default: those of the run)")
     add("--precisions", type=comma_list,
-        help="among float32 (default),float16,int8,int4,int3,int2,binary")  # fmt: skip
+        help="among float32 (default),float16,int8,int4,int3,int2+,int2,binary+,binary; with a + "
+        "the leading eighth of the columns has one bit more")  # fmt: skip
     add("--budget", type=int, metavar="BYTES", help="also choose the best vector of at most so "
         "many bytes, on a dev or train split; --precisions then defaults to all")  # fmt: skip
     add("--seeds", type=int_list, help="for what is random (default 0)")

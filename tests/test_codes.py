@@ -12,6 +12,7 @@ from fusion.space.codes import Codebook, Coding, Precision, rotation
 from fusion.space.codes.grids import gaussian_error, gaussian_levels, nearest_level
 from fusion.space.codes.packing import pack, packed_bytes, unpack
 from fusion.space.codes.rotation import fitted_rotation, random_rotation
+from fusion.space.codes.trellis import trellis_encode, trellis_levels
 
 
 @pytest.fixture(autouse=True)
@@ -21,7 +22,7 @@ def _no_silent_division():
         yield
 
 
-CODED = ["int8", "int4", "int3", "int2", "binary"]
+CODED = ["int8", "int4", "int3", "int2+", "int2", "binary+", "binary"]
 
 
 def embeddings(n=400, d=48, seed=0):
@@ -106,6 +107,9 @@ def test_packing_crosses_its_row_blocks():
         ("int2", 5, 2),
         ("binary", 213, 27),
         ("binary", 1, 1),
+        ("binary+", 376, 53),  # 47 coordinates of 2 bits, 329 of 1: 423 bits
+        ("int2+", 481, 128),
+        ("int2+", 7, 2),  # no eighth of it to favour
     ],
 )
 def test_bytes_are_exact_and_are_what_encode_gives(precision, dim, expected):
@@ -177,12 +181,47 @@ def test_rotation_is_random_unless_it_is_named():
         ("int3", 32, "trellis"),
         ("int4", 32, "scalar"),
         ("int8", 32, "scalar"),
+        ("binary+", 127, "scalar"),  # its leading part is too short
+        ("binary+", 128, "trellis"),
+        ("int2+", 88, "trellis"),
     ],
 )
 def test_few_bits_go_on_a_trellis_unless_it_is_named(precision, dim, coding):
     vectors = embeddings(20, dim)
     assert Codebook.fit(vectors, precision).coding == coding
     assert Codebook.fit(vectors, precision, coding="scalar").coding == "scalar"
+
+
+@pytest.mark.parametrize("rotation", ["none", "random", "fitted"])
+@pytest.mark.parametrize("coding", ["scalar", "trellis"])
+def test_each_part_has_its_own_rotation_levels_and_stream(coding, rotation):
+    vectors = embeddings(300, 256)
+    book = Codebook.fit(vectors, "binary+", coding=coding, rotation=rotation)
+    numbers = unpack(book.encode(vectors), book.widths)  # (n, d)
+    standard = (unit(vectors) - book.mean) @ book.axes / book.scale
+    for columns, bits in ((slice(0, 32), 2), (slice(32, 256), 1)):
+        if coding == "trellis":
+            expected = trellis_encode(standard[:, columns], trellis_levels(bits), bits)
+        else:
+            expected = nearest_level(standard[:, columns], gaussian_levels(bits))
+        np.testing.assert_array_equal(numbers[:, columns], expected)
+    assert not book.axes[:32, 32:].any()
+    assert not book.axes[32:, :32].any()
+    np.testing.assert_allclose(book.axes @ book.axes.T, np.eye(256), atol=1e-5)
+
+
+def test_one_more_bit_where_vectors_vary_most_beats_more_columns():
+    """At equal bytes: 377 columns with it, 424 without, of a spectrum that falls as embeddings'."""
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((1500, 640)) * np.arange(4, 644) ** -0.5
+    queries = vectors[:100] + 0.5 * rng.standard_normal((100, 640)) * np.arange(4, 644) ** -0.5
+    truth, kept = unit(queries) @ unit(vectors).T, {}
+    for precision, dim in (("binary", 424), ("binary+", 376)):
+        book = Codebook.fit(vectors, precision, dim)
+        assert book.bytes_per_vector == 53
+        scores = book.score(queries, book.encode(vectors))
+        kept[precision] = np.corrcoef(truth.ravel(), scores.ravel())[0, 1]
+    assert kept["binary+"] > kept["binary"] + 0.003
 
 
 def test_what_all_vectors_share_takes_no_bits():
@@ -209,7 +248,7 @@ def test_wide_codes_give_the_direction_back(precision, tolerance):
 def test_error_falls_with_every_bit():
     vectors = embeddings(2000)
     errors = []
-    for precision in reversed(CODED):
+    for precision in ("binary", "int2", "int3", "int4", "int8"):
         book = Codebook.fit(vectors, precision)
         errors.append(np.mean((book.decode(book.encode(vectors)) - unit(vectors)) ** 2))
     # the Gaussian's own errors: .363, .117, .035, .0095, and next to nothing at 8 bits

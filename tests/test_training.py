@@ -322,7 +322,7 @@ def test_learning_rate_schedules(embeddings):
         ({"precision": "8"}, "precision must be one of 32, bf16-mixed, got '8'"),
         ({"batch_size": 1}, "batch_size must be at least 2, got 1"),
         ({"validation": 1.0}, r"validation must be above 0 and below 1, got 1\.0"),
-        ({"epochs": 3}, "either epochs or steps, got epochs=3 and steps=600"),
+        ({"epochs": 3}, "either epochs or steps, got epochs=3 and steps=900"),
         ({"devices": 0}, "devices must be positive, or -1 for all, got 0"),
     ],
 )

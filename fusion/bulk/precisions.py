@@ -9,7 +9,7 @@ PLAIN = {  # what a list of an embedding column holds
     "binary": "int8",  # eight signs a byte, minus 128, as sentence-transformers packs them
     "ubinary": "uint8",
 }
-FITTED = ("int8", "int4", "int3", "int2", "binary")
+FITTED = ("int8", "int4", "int3", "int2+", "int2", "binary+", "binary")
 PRECISIONS = tuple(dict.fromkeys([*PLAIN, *FITTED]))
 KINDS = ("plain", "fitted")
 

@@ -61,7 +61,7 @@ Those plain codes are what vector databases take. Better ones travel in `codeboo
 table below measures them, queries in float32 against coded documents, with `fusion` installed:
 
 ```python
-book = fusion.load_codebook("$name", "int2", $half)  # int8, int4, int3, int2 or binary
+book = fusion.load_codebook("$name", "int2", $half)  # or int8, int4, int3, int2+, binary+, binary
 codes = book.encode(documents)  # uint8 (n, book.bytes_per_vector)
 scores = book.score(queries, codes)  # (q, n)
 ```

@@ -78,7 +78,8 @@ def load_codebook(model: str | Path, precision: Precision | str, dim: int) -> Co
 
     Args:
         model: The folder, or a hub id.
-        precision: ``int8``, ``int4``, ``int3``, ``int2`` or ``binary`` (or a float one).
+        precision: ``int8``, ``int4``, ``int3``, ``int2+``, ``int2``, ``binary+``, ``binary`` or
+            a float one.
         dim: A trained width.
 
     Raises:

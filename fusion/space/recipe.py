@@ -119,7 +119,7 @@ class TrainConfig:
     Titles are worded more like queries than sentences are."""
     epochs: int | None = None
     """Passes over the training texts; give this or ``steps``."""
-    steps: int | None = 600
+    steps: int | None = 900
     """About so many batches in all, but few texts are passed over 50 times at most; give this or
     ``epochs``."""
     batch_size: int = 512

@@ -6,11 +6,11 @@ what comes back, which costs no stored byte; a stored factor for each vector ran
 """
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -23,6 +23,7 @@ from fusion.space.codes.rotation import fitted_rotation, random_rotation
 from fusion.space.codes.trellis import (
     LEAST_BITS,
     STATE_BITS,
+    STATES,
     trellis_encode,
     trellis_levels,
     trellis_states,
@@ -31,32 +32,58 @@ from fusion.space.codes.trellis import (
 FORMAT = "fusion-codebook-1"
 TENSORS = ("mean", "axes", "scale", "levels")
 TRELLIS_UP_TO_BITS = 3
+LEADING = 8  # an eighth of the coordinates, the first, has one bit more in binary+ and int2+
 TINY = 1e-30  # a coordinate that never varied has spread 0: decoded it is the mean again
 
 
 class Precision(StrEnum):
-    """How a coordinate is stored."""
+    """How a coordinate is stored.
+
+    ``int2+`` and ``binary+`` give the leading eighth of the coordinates one bit more. A nested
+    space varies most there, and from about 50 bytes on a bit is worth more there than on yet
+    another column.
+    """
 
     FLOAT32 = "float32"
     FLOAT16 = "float16"
     INT8 = "int8"
     INT4 = "int4"
     INT3 = "int3"
+    INT2_PLUS = "int2+"
     INT2 = "int2"
+    BINARY_PLUS = "binary+"
     BINARY = "binary"
-
-    @property
-    def bits(self) -> int:
-        """Bits a coordinate."""
-        return BITS[self]
 
     @property
     def is_float(self) -> bool:
         """Whether coordinates are stored as floats, with nothing to calibrate."""
         return self in (Precision.FLOAT32, Precision.FLOAT16)
 
+    def parts(self, dim: int) -> list["Part"]:
+        """Runs of coordinates that have the same number of bits."""
+        bits = BITS[self.removesuffix("+")]
+        leading = dim // LEADING if self.endswith("+") else 0
+        parts = [Part(slice(0, leading), bits + 1), Part(slice(leading, dim), bits)]
+        return parts if leading else parts[1:]
 
-BITS = dict(zip(Precision, (32, 16, 8, 4, 3, 2, 1), strict=True))
+    def widths(self, dim: int) -> np.ndarray:
+        """Bits of each coordinate, int64 [dim]."""
+        parts = self.parts(dim)
+        return np.concatenate([np.full(c.stop - c.start, bits) for c, bits in parts])
+
+    def bytes_of(self, dim: int) -> int:
+        """Bytes of a vector: bits of all coordinates, rounded up."""
+        return packed_bytes(self.widths(dim))
+
+
+class Part(NamedTuple):
+    """Coordinates that are stored alike."""
+
+    columns: slice
+    bits: int
+
+
+BITS = {"float32": 32, "float16": 16, "int8": 8, "int4": 4, "int3": 3, "int2": 2, "binary": 1}
 FLOAT_TYPES = {Precision.FLOAT32: "<f4", Precision.FLOAT16: "<f2"}  # little-endian on any machine
 
 
@@ -96,7 +123,8 @@ class Codebook:
     scale: np.ndarray
     """float32 [d]: spread of each coded coordinate over the training vectors."""
     levels: np.ndarray
-    """float32 [2**bits], or [256] of a trellis: levels of unit variance; empty for floats."""
+    """float32 [2**bits], or [256] of a trellis: levels of unit variance, those of one part after
+    those of the other; empty for floats."""
     coding: Coding
     """Which of the two codings the levels are for; scalar for floats."""
 
@@ -115,7 +143,7 @@ class Codebook:
 
         Args:
             vectors: float [n, D], n at least 1, any norm.
-            precision: how a coordinate is stored.
+            precision: how a coordinate is stored; its parts are rotated each by itself.
             dim: leading columns to code; all of them when None.
             seed: of the random rotation.
             rotation: ``random`` makes coordinates alike and near Gaussian, as the levels assume;
@@ -135,28 +163,29 @@ class Codebook:
         if precision.is_float:
             scale, levels = np.ones(dim, np.float32), np.empty(0, np.float32)
             return cls(precision, dim, mean, axes, scale, levels, Coding.SCALAR)
-        levels = _levels(precision, dim, coding)  # first: it checks that they fit
+        levels = np.concatenate(_levels(precision, dim, coding))  # first: it checks that they fit
         unit = _unit(vectors, dim, "training vectors")  # (n, d)
         if not len(unit):
             raise ValueError("training vectors: none given; a codebook needs at least one row")
         if len(unit) > 1:  # what all vectors share needs no bits; one vector would be all mean
             mean = unit.mean(axis=0)
-        if rotation is Rotation.RANDOM:
-            axes = random_rotation(dim, seed)
-        elif rotation is Rotation.FITTED:
-            axes = fitted_rotation(unit - mean, precision.bits, seed)
+        for columns, bits in precision.parts(dim):
+            if rotation is Rotation.RANDOM:
+                axes[columns, columns] = random_rotation(columns.stop - columns.start, seed)
+            elif rotation is Rotation.FITTED:
+                axes[columns, columns] = fitted_rotation((unit - mean)[:, columns], bits, seed)
         scale = np.sqrt(np.mean(((unit - mean) @ axes) ** 2, axis=0)).astype(np.float32)  # (d)
         return cls(precision, dim, mean, axes, scale, levels, coding)
 
     @property
     def bytes_per_vector(self) -> int:
-        """Bytes that one coded vector takes, all told: bits of all coordinates, rounded up."""
-        return packed_bytes(self.widths)
+        """Bytes that one coded vector takes, all told."""
+        return self.precision.bytes_of(self.dim)
 
     @property
     def widths(self) -> np.ndarray:
         """Bits of each coded coordinate, int64 [d]."""
-        return np.full(self.dim, self.precision.bits)
+        return self.precision.widths(self.dim)
 
     def encode(self, vectors: np.ndarray) -> np.ndarray:
         """Code vectors float [n, D >= dim] into uint8 [n, bytes_per_vector].
@@ -172,9 +201,13 @@ class Codebook:
             raw = np.ascontiguousarray(unit.astype(FLOAT_TYPES[self.precision]))
             return raw.view(np.uint8).reshape(len(unit), self.bytes_per_vector)
         standard = (unit - self.mean) @ self.axes / np.maximum(self.scale, TINY)  # (n, d)
-        if self.coding is Coding.TRELLIS:
-            return pack(trellis_encode(standard, self.levels, self.precision.bits), self.widths)
-        return pack(nearest_level(standard, self.levels), self.widths)
+        numbers = np.empty(standard.shape, np.uint8)
+        for (columns, bits), levels in self._parts():
+            if self.coding is Coding.TRELLIS:
+                numbers[:, columns] = trellis_encode(standard[:, columns], levels, bits)
+            else:
+                numbers[:, columns] = nearest_level(standard[:, columns], levels)
+        return pack(numbers, self.widths)
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Turn codes uint8 [n, bytes_per_vector] into unit vectors, float32 [n, dim]."""
@@ -251,16 +284,27 @@ class Codebook:
             raw = np.ascontiguousarray(codes).view(FLOAT_TYPES[self.precision])
             return _scaled_to_unit(raw.astype(np.float32))
         numbers = unpack(codes, self.widths)  # (n, d)
-        if self.coding is Coding.TRELLIS:
-            numbers = trellis_states(numbers, self.precision.bits)
-        standard = self.levels[numbers]
+        standard = np.empty(numbers.shape, np.float32)
+        for (columns, bits), levels in self._parts():
+            named = numbers[:, columns]
+            if self.coding is Coding.TRELLIS:
+                named = trellis_states(named, bits)
+            standard[:, columns] = levels[named]
         return _scaled_to_unit(standard * self.scale + self.mean @ self.axes)
+
+    def _parts(self) -> Iterator[tuple[Part, np.ndarray]]:
+        """Each part, and its levels."""
+        start = 0
+        for part in self.precision.parts(self.dim):
+            states = STATES if self.coding is Coding.TRELLIS else 1 << part.bits
+            yield part, self.levels[start : start + states]
+            start += states
 
     def _check_tensors(self, format_name: str) -> None:
         shapes = {"mean": (self.dim,), "axes": (self.dim, self.dim), "scale": (self.dim,)}
         shapes["levels"] = (0,)
         if not self.precision.is_float:
-            shapes["levels"] = _levels(self.precision, self.dim, self.coding).shape
+            shapes["levels"] = (sum(map(len, _levels(self.precision, self.dim, self.coding))),)
         if format_name != FORMAT:
             raise ValueError(f"format {format_name!r}, expected {FORMAT!r}")
         for name, shape in shapes.items():
@@ -272,19 +316,26 @@ class Codebook:
 
 
 def _default_coding(precision: Precision, dim: int) -> Coding:
-    pays = precision.bits <= TRELLIS_UP_TO_BITS and dim * precision.bits >= LEAST_BITS
+    pays = all(
+        bits <= TRELLIS_UP_TO_BITS and (columns.stop - columns.start) * bits >= LEAST_BITS
+        for columns, bits in precision.parts(dim)
+    )
     return Coding.TRELLIS if pays else Coding.SCALAR
 
 
-def _levels(precision: Precision, dim: int, coding: Coding) -> np.ndarray:
+def _levels(precision: Precision, dim: int, coding: Coding) -> list[np.ndarray]:
+    """The levels of each part."""
+    parts = precision.parts(dim)
     if coding is Coding.SCALAR:
-        return gaussian_levels(precision.bits)
-    if precision.bits >= STATE_BITS or dim * precision.bits < LEAST_BITS:
-        raise ValueError(
-            f"coding: a trellis takes 1 to 4 bits a coordinate and {LEAST_BITS} bits or more a "
-            f"vector, not {dim} x {precision.bits}; take coding='scalar'"
-        )
-    return trellis_levels(precision.bits)
+        return [gaussian_levels(bits) for _, bits in parts]
+    for columns, bits in parts:
+        count = columns.stop - columns.start
+        if bits >= STATE_BITS or count * bits < LEAST_BITS:
+            raise ValueError(
+                f"coding: a trellis takes 1 to 4 bits a coordinate and {LEAST_BITS} bits or more, "
+                f"not {count} x {bits}; take coding='scalar'"
+            )
+    return [trellis_levels(bits) for _, bits in parts]
 
 
 def _checked_dim(vectors: np.ndarray, dim: int | None) -> int:
