@@ -33,7 +33,7 @@ ASKED_BYTES: dict[str, dict[int, tuple[float, float | None]]] = {
     "own": {16: (0.83, 0.88), 27: (0.91, 0.94), 53: (0.96, 0.985), 128: (0.995, 1.005)},
 }
 TITLES = {
-    "wikipedia": "Fitted on 16,000 Wikipedia paragraphs",
+    "wikipedia": "Fitted on {:,} Wikipedia paragraphs",
     "own": "Fitted on each data set's own documents (no queries, no labels)",
 }
 
@@ -48,7 +48,7 @@ def _section(report: dict[str, Any]) -> list[str]:
     weights = " : ".join(f"{weight:g}" for weight in report["weights"])
     seeds, where = report["seeds"], report["environment"]
     return [
-        f"### {TITLES[report['setting']]}",
+        f"### {TITLES[report['setting']].format(report['max_texts'])}",
         "",
         f"Mean test nDCG@10 of NFCorpus, SciFact and ArguAna; {' and '.join(report['encoders'])}, "
         f"squared block weights {weights}; heads: mean and range over {len(seeds)} seeds; "

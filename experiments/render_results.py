@@ -67,6 +67,13 @@ SECTIONS = (
         NOTE,
     ),
     Section(
+        "Small vectors: fitted on half as much of Wikipedia",
+        "python experiments/compression.py --setting wikipedia --max-texts 16000",
+        "compression_wikipedia_16000.json",
+        lambda path: render_compression.render([path]),
+        "The same recipe on fewer paragraphs.",
+    ),
+    Section(
         "Weights without labels",
         "python experiments/auto_weights.py",
         "auto_weights.json",
