@@ -36,7 +36,7 @@ from fusion.inputs.texts import load_texts
 from fusion.measure.comparisons import comparisons_of
 from fusion.measure.rows import MEAN, Row, mean_rows
 from fusion.measure.sweep import Space, measure
-from fusion.run import fuse_queries
+from fusion.run import fuse, fuse_queries
 from fusion.space.batches import Queries
 from fusion.space.blocks import Blocks
 from fusion.space.codes import Codebook, Precision
@@ -136,7 +136,7 @@ def embed_all(setting: Setting) -> Iterator[Texts]:
     blocks = Blocks(ENCODERS, WIDTHS, weights=WEIGHTS)
 
     def fused(texts: Sequence[str], role: Role) -> np.ndarray:
-        return blocks.transform([store.embed(e, texts, role) for e in encoders])
+        return fuse(blocks, encoders, texts, role, store)
 
     def query_like(texts: TextsToFit) -> Queries | None:
         return fuse_queries(blocks, encoders, texts, setting.trained(setting.ours, 0), store)
