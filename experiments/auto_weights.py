@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from compression import DATA, ENCODERS, MAX_TEXTS, TEXTS, WIDTHS, environment
+from compression import DATA, ENCODERS, TEXTS, WIDTHS, environment
 
 from fusion.inputs.catalogue import Role
 from fusion.inputs.corpora import load_data
@@ -28,6 +28,7 @@ from fusion.space.weights import choose_weights
 
 RESULTS = Path(__file__).parent / "results" / "auto_weights.json"
 FIXED = {"equal": (1.0, 1.0), "first alone": (1.0, 0.0), "1 : 0.5": (1.0, 0.5)}
+MAX_TEXTS = 16_000
 NOISE = 384  # columns of the useless encoder
 
 

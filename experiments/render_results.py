@@ -17,6 +17,7 @@ from pathlib import Path
 import render_checks
 import render_codes
 import render_compression
+import render_few
 import render_headline
 import render_model
 import render_paper
@@ -72,6 +73,13 @@ SECTIONS = (
         "compression_wikipedia_16000.json",
         lambda path: render_compression.render([path]),
         "The same recipe on fewer paragraphs.",
+    ),
+    Section(
+        "How many documents it takes",
+        "python experiments/few_documents.py",
+        "few_documents.json",
+        render_few.render,
+        "The recipe for one's own documents, fitted on a few of them.",
     ),
     Section(
         "Weights without labels",

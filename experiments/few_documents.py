@@ -1,0 +1,74 @@
+"""How many documents it takes: a space fitted on a few of a corpus's documents, measured on all.
+
+Command:  FUSION_DATA=... python experiments/few_documents.py
+Hardware: any CPU; ten minutes on one core once the texts are embedded.
+Expected: from 400 documents on the head is above the PCA of the same documents at 32 and 64 dims,
+          and not below it by more than chance at full width.
+
+Encoders, weights, recipe and test sets are those of compression.py --setting own. Each seed draws
+its own documents, and the head's order of them. Nothing was chosen here. Writes
+experiments/results/few_documents.json.
+"""
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from compression import Setting, Texts, embed_all, environment
+
+from fusion.measure.rows import Row, mean_rows
+from fusion.measure.sweep import Space, measure
+from fusion.space.batches import Queries
+from fusion.space.compressors import PCA
+from fusion.space.training import fit_head
+
+RESULTS = Path(__file__).parent / "results" / "few_documents.json"
+COUNTS = (100, 400, 1600)
+SETTING = Setting("own", (32, 64, 128, 256, 384, 512, 640), (0, 1, 2), None)
+
+
+def some(texts: Texts, count: int, seed: int) -> tuple[np.ndarray, Queries | None]:
+    """So many documents, float32 [n, D], and the queries that come from them."""
+    rng = np.random.default_rng(seed)
+    chosen = np.sort(rng.choice(len(texts.fitted_on), count, replace=False))
+    if texts.queries is None:
+        return texts.fitted_on[chosen], None
+    kept = np.isin(texts.queries.owners, chosen)
+    owners = np.searchsorted(chosen, texts.queries.owners[kept])
+    return texts.fitted_on[chosen], Queries(np.asarray(texts.queries.embeddings)[kept], owners)
+
+
+def spaces(texts: Texts, count: int) -> Iterator[Space]:
+    """PCA and the head of so many documents, for each seed."""
+    _, queries = texts.splits["test"]
+    for seed in SETTING.seeds:
+        documents, parts = some(texts, count, seed)
+        head = fit_head(documents, SETTING.trained(SETTING.ours, seed), SETTING.dims, queries=parts)
+        for name, fitted in (("pca", PCA().fit(documents)), ("head", head)):
+            yield Space(name, fitted.transform(queries), fitted.transform(texts.documents), seed)
+
+
+def main() -> None:
+    """Fit, measure, write the JSON."""
+    where, rows = environment(), dict[int, list[Row]]()
+    for texts in embed_all(SETTING):
+        data, _ = texts.splits["test"]
+        for count in COUNTS:
+            rows.setdefault(count, []).extend(measure(data, spaces(texts, count), SETTING.dims))
+    report: dict[str, Any] = {
+        "environment": where,
+        "recipe": SETTING.trained(SETTING.ours, 0).to_dict(),
+        "seeds": list(SETTING.seeds),
+        "rows": [
+            {"documents": count, **row.to_dict()}
+            for count, found in rows.items()
+            for row in [*found, *mean_rows(found)]
+        ],
+    }
+    RESULTS.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
