@@ -46,7 +46,7 @@ TEXTS = 16_000
 K = 10
 SHAPES = {  # bytes -> the (width, precision) pairs that fill them, to three quarters of a byte
     16: ((128, "binary"), (64, "int2")),
-    27: ((216, "binary"), (108, "int2")),
+    27: ((216, "binary"), (192, "binary+"), (108, "int2")),
     32: ((256, "binary"), (128, "int2")),
     53: ((424, "binary"), (376, "binary+"), (212, "int2"), (141, "int3"), (106, "int4")),
     64: ((512, "binary"), (256, "int2"), (128, "int4")),
