@@ -20,7 +20,7 @@ from fusion.search.problem import Problem
 from fusion.search.products import accumulated, tuned_products
 from fusion.search.survivors import Survivors
 
-TILE_SCORES = 5 * 2**20  # scores of a first tile: 20 MB
+TILE_SCORES = 2**23  # scores of a first tile: 32 MB
 TILE_DOCUMENTS = 8192
 STRIP_SCORES = 2**19  # scores of a later one: 2 MB, which products leave in cache for each other
 LINE = 16  # float32 numbers of a cache line
