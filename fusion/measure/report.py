@@ -50,8 +50,10 @@ STYLES = {  # method -> colour, marker
     "random-k": ("#E69F00", "v"),
 }
 SPARE = [("#56B4E9", "P"), ("#000000", "X"), ("#999933", "<"), ("#882255", ">"), ("#44AA99", "h")]
-BITS = {"float16": "16", "int8": "8", "int4": "4", "int3": "3"}
-BITS |= {"int2+": "2+", "int2": "2", "binary+": "1+", "binary": "1"}
+BITS = {
+    "float16": "16", "int8": "8", "int4": "4", "int3": "3", "int2+": "2+", "int2": "2",
+    "binary+": "1+", "binary": "1",
+}  # fmt: skip
 AIRY = ConstrainedLayoutEngine(w_pad=0.12, h_pad=0.1)
 HALO = [patheffects.withStroke(linewidth=3, foreground="white")]
 LOSSES = {"train": ("training", GREY), "val": ("validation", "#D55E00")}
