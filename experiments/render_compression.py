@@ -97,7 +97,8 @@ def _ours(report: dict[str, Any]) -> str:
     return f"head:{report['ours']}"
 
 
-def _concat(report: dict[str, Any]) -> float:
+def full_concat(report: dict[str, Any]) -> float:
+    """The score of the full concat."""
     (scores,) = means(report, "concat").values()
     return float(scores.mean())
 
@@ -133,7 +134,7 @@ def _tests(report: dict[str, Any]) -> dict[int, dict[str, Any]]:
 
 
 def _codes(report: dict[str, Any]) -> list[str]:
-    full = _concat(report)
+    full = full_concat(report)
     scores = {side: means_by_code(report, method) for side, method in CODED.items()}
     lines = [
         "| bytes a vector | code | nDCG@10 | of the concat | must | goal | queries coded too |",

@@ -2,12 +2,9 @@
 
 import json
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from render_compression import means
-
-from fusion.measure.rows import MEAN
+from render_compression import full_concat, means
 
 
 def render(path: Path) -> str:
@@ -18,39 +15,26 @@ def render(path: Path) -> str:
     lines = [
         f"Mean test nDCG@10 of NFCorpus, SciFact and ArguAna over {len(report['seeds'])} draws of "
         "documents and, in brackets, the range. Documents that were not drawn are searched all the "
-        f"same. The full concat: {_full(everything):.4f}.",
+        f"same. The full concat: {full_concat(everything):.4f}.",
         "",
         f"| documents | | {' | '.join(map(str, dims))} |",
         "|---|---|" + "---|" * len(dims),
     ]
     for count in sorted({row["documents"] for row in report["rows"]}):
+        drawn = {"rows": [row for row in report["rows"] if row["documents"] == count]}
         for method in ("pca", "head"):
-            scores = [_scores(report, count, method, dim) for dim in dims]
-            lines.append(f"| {count:,} | {method} | {' | '.join(map(_cell, scores))} |")
+            lines.append(_line(f"{count:,}", method, means(drawn, method)))
     for method, name in (("pca", "pca"), (f"head:{everything['ours']}", "head")):
-        of_all = means(everything, method)
-        lines.append(f"| all | {name} | {' | '.join(_cell(of_all[dim]) for dim in dims)} |")
+        lines.append(_line("all", name, means(everything, method)))
     return "\n".join(lines)
 
 
-def _scores(report: dict[str, Any], count: int, method: str, dim: int) -> np.ndarray:
-    """One score a draw."""
-    return np.array(
-        [
-            row["ndcg_at_10"]
-            for row in report["rows"]
-            if (row["documents"], row["method"], row["dim"]) == (count, method, dim)
-            and row["data"] == MEAN
-        ]
-    )
+def _line(count: str, method: str, scores: dict[int, np.ndarray]) -> str:
+    cells = " | ".join(_cell(scores[dim]) for dim in sorted(scores))
+    return f"| {count} | {method} | {cells} |"
 
 
 def _cell(scores: np.ndarray) -> str:
     if len(scores) == 1:
         return f"{scores[0]:.3f}"
     return f"{scores.mean():.3f} ({scores.min():.3f} – {scores.max():.3f})"
-
-
-def _full(report: dict[str, Any]) -> float:
-    (scores,) = means(report, "concat").values()
-    return float(scores.mean())

@@ -211,7 +211,7 @@ def test_each_part_has_its_own_rotation_levels_and_stream(coding, rotation):
 
 
 def test_one_more_bit_where_vectors_vary_most_beats_more_columns():
-    """At equal bytes: 377 columns with it, 424 without, of a spectrum that falls as embeddings'."""
+    """At equal bytes: 376 columns with it, 424 without, of a spectrum that falls as embeddings'."""
     rng = np.random.default_rng(0)
     vectors = rng.standard_normal((1500, 640)) * np.arange(4, 644) ** -0.5
     queries = vectors[:100] + 0.5 * rng.standard_normal((100, 640)) * np.arange(4, 644) ** -0.5

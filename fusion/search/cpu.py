@@ -56,8 +56,8 @@ def default_tiling(problem: Problem) -> Tiling:
     documents = max(1, -(-count // tiles))
     buffered = BUFFERED // (len(problem.dims) * slots(problem.keep))
     most = max(1, min(buffered, TILE_SCORES // documents))
-    queries = -(-len(problem.queries) // max(1, -(-len(problem.queries) // most)))
-    queries = max(1, queries)
+    blocks = max(1, -(-len(problem.queries) // most))
+    queries = max(1, -(-len(problem.queries) // blocks))
     lines = STRIP_SCORES // queries // LINE | 1  # odd: rows of whole lines that need no padding
     strip = min(documents, LINE * lines)
     return Tiling(queries, documents, strip, torch.get_num_threads())
@@ -80,7 +80,7 @@ def _search(problem: Problem, tiling: Tiling) -> Found:
     parts = [slice(0, len(problem.corpus))]
     if blocks and len(blocks) < tiling.threads:  # too few queries for all: share the documents
         parts = list(_cut(len(problem.corpus), -(-len(problem.corpus) // tiling.threads)))
-    found = [_room(problem) for _ in parts]
+    found = [_results(problem) for _ in parts]
     tasks = [
         (problem, block, part, tiling, (scores[:, block], indices[:, block]))
         for block in blocks
@@ -98,7 +98,7 @@ def _search(problem: Problem, tiling: Tiling) -> Found:
     return keys.unpack(keys.merge([keys.pack_found(*part) for part in found], problem.keep))
 
 
-def _room(problem: Problem) -> Found:
+def _results(problem: Problem) -> Found:
     """Room for the results of every level."""
     shape = len(problem.dims), len(problem.queries), problem.keep
     # Not numpy's: it asks for huge pages, for which a busy system first has to move memory about.
@@ -139,7 +139,7 @@ class _Room:
 
     def __init__(self, rows: int, documents: int) -> None:
         # torch begins its arrays with a cache line, without which products take a third longer.
-        # Pages that a narrower tile leaves untouched cost nothing.
+        # Pages that a narrower tile leaves untouched cost nothing; its rows may need a line more.
         pitch = _pitch(documents) + LINE
         self.dots = torch.empty(rows * pitch).numpy()
         self.mask = torch.empty(rows * pitch, dtype=torch.bool).numpy()

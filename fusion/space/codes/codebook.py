@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
@@ -18,7 +18,8 @@ from safetensors.numpy import save_file
 
 from fusion.errors import FusionError
 from fusion.space.codes.grids import gaussian_levels, nearest_level
-from fusion.space.codes.packing import pack, packed_bytes, unpack
+from fusion.space.codes.packing import pack, unpack
+from fusion.space.codes.precision import Part, Precision
 from fusion.space.codes.rotation import fitted_rotation, random_rotation
 from fusion.space.codes.trellis import (
     LEAST_BITS,
@@ -32,58 +33,9 @@ from fusion.space.codes.trellis import (
 FORMAT = "fusion-codebook-1"
 TENSORS = ("mean", "axes", "scale", "levels")
 TRELLIS_UP_TO_BITS = 3
-LEADING = 8  # an eighth of the coordinates, the first, has one bit more in binary+ and int2+
 TINY = 1e-30  # a coordinate that never varied has spread 0: decoded it is the mean again
 
 
-class Precision(StrEnum):
-    """How a coordinate is stored.
-
-    ``int2+`` and ``binary+`` give the leading eighth of the coordinates one bit more. A nested
-    space varies most there, and from about 50 bytes on a bit is worth more there than on yet
-    another column.
-    """
-
-    FLOAT32 = "float32"
-    FLOAT16 = "float16"
-    INT8 = "int8"
-    INT4 = "int4"
-    INT3 = "int3"
-    INT2_PLUS = "int2+"
-    INT2 = "int2"
-    BINARY_PLUS = "binary+"
-    BINARY = "binary"
-
-    @property
-    def is_float(self) -> bool:
-        """Whether coordinates are stored as floats, with nothing to calibrate."""
-        return self in (Precision.FLOAT32, Precision.FLOAT16)
-
-    def parts(self, dim: int) -> list["Part"]:
-        """Runs of coordinates that have the same number of bits."""
-        bits = BITS[self.removesuffix("+")]
-        leading = dim // LEADING if self.endswith("+") else 0
-        parts = [Part(slice(0, leading), bits + 1), Part(slice(leading, dim), bits)]
-        return parts if leading else parts[1:]
-
-    def widths(self, dim: int) -> np.ndarray:
-        """Bits of each coordinate, int64 [dim]."""
-        parts = self.parts(dim)
-        return np.concatenate([np.full(c.stop - c.start, bits) for c, bits in parts])
-
-    def bytes_of(self, dim: int) -> int:
-        """Bytes of a vector: bits of all coordinates, rounded up."""
-        return packed_bytes(self.widths(dim))
-
-
-class Part(NamedTuple):
-    """Coordinates that are stored alike."""
-
-    columns: slice
-    bits: int
-
-
-BITS = {"float32": 32, "float16": 16, "int8": 8, "int4": 4, "int3": 3, "int2": 2, "binary": 1}
 FLOAT_TYPES = {Precision.FLOAT32: "<f4", Precision.FLOAT16: "<f2"}  # little-endian on any machine
 
 
@@ -169,11 +121,13 @@ class Codebook:
             raise ValueError("training vectors: none given; a codebook needs at least one row")
         if len(unit) > 1:  # what all vectors share needs no bits; one vector would be all mean
             mean = unit.mean(axis=0)
-        for columns, bits in precision.parts(dim):
+        for part in precision.parts(dim):
+            columns = part.columns
             if rotation is Rotation.RANDOM:
-                axes[columns, columns] = random_rotation(columns.stop - columns.start, seed)
+                axes[columns, columns] = random_rotation(part.length, seed)
             elif rotation is Rotation.FITTED:
-                axes[columns, columns] = fitted_rotation((unit - mean)[:, columns], bits, seed)
+                residuals = (unit - mean)[:, columns]
+                axes[columns, columns] = fitted_rotation(residuals, part.bits, seed)
         scale = np.sqrt(np.mean(((unit - mean) @ axes) ** 2, axis=0)).astype(np.float32)  # (d)
         return cls(precision, dim, mean, axes, scale, levels, coding)
 
@@ -317,8 +271,8 @@ class Codebook:
 
 def _default_coding(precision: Precision, dim: int) -> Coding:
     pays = all(
-        bits <= TRELLIS_UP_TO_BITS and (columns.stop - columns.start) * bits >= LEAST_BITS
-        for columns, bits in precision.parts(dim)
+        part.bits <= TRELLIS_UP_TO_BITS and part.length * part.bits >= LEAST_BITS
+        for part in precision.parts(dim)
     )
     return Coding.TRELLIS if pays else Coding.SCALAR
 
@@ -327,15 +281,14 @@ def _levels(precision: Precision, dim: int, coding: Coding) -> list[np.ndarray]:
     """The levels of each part."""
     parts = precision.parts(dim)
     if coding is Coding.SCALAR:
-        return [gaussian_levels(bits) for _, bits in parts]
-    for columns, bits in parts:
-        count = columns.stop - columns.start
-        if bits >= STATE_BITS or count * bits < LEAST_BITS:
+        return [gaussian_levels(part.bits) for part in parts]
+    for part in parts:
+        if part.bits >= STATE_BITS or part.length * part.bits < LEAST_BITS:
             raise ValueError(
                 f"coding: a trellis takes 1 to 4 bits a coordinate and {LEAST_BITS} bits or more, "
-                f"not {count} x {bits}; take coding='scalar'"
+                f"not {part.length} x {part.bits}; take coding='scalar'"
             )
-    return [trellis_levels(bits) for _, bits in parts]
+    return [trellis_levels(part.bits) for part in parts]
 
 
 def _checked_dim(vectors: np.ndarray, dim: int | None) -> int:

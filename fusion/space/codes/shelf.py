@@ -13,7 +13,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from fusion.errors import FusionError
-from fusion.space.codes.codebook import TENSORS, Codebook, Precision
+from fusion.space.codes.codebook import TENSORS, Codebook
+from fusion.space.codes.precision import Precision
 
 INTEGERS = tuple(precision for precision in Precision if not precision.is_float)
 
