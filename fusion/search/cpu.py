@@ -8,7 +8,7 @@ prefix norms and whatever exceeds its query's threshold is kept; everything else
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -18,11 +18,13 @@ from fusion.search import keys
 from fusion.search.passing import FILLED, Tile, best_of_tile, slots
 from fusion.search.problem import Problem
 from fusion.search.products import accumulated, tuned_products
+from fusion.search.screening import Screen, screens
 from fusion.search.survivors import Survivors
 
 TILE_SCORES = 2**23  # scores of a first tile: 32 MB
 TILE_DOCUMENTS = 8192
 STRIP_SCORES = 2**19  # scores of a later one: 2 MB, which products leave in cache for each other
+SCREENED_SCORES = 2**20  # of a later one that is screened, in parts that stay in cache
 LINE = 16  # float32 numbers of a cache line
 BUFFERED = 2**23  # scores that the survivors of all levels of one block may keep: 96 MB
 
@@ -58,7 +60,8 @@ def default_tiling(problem: Problem) -> Tiling:
     most = max(1, min(buffered, TILE_SCORES // documents))
     blocks = max(1, -(-len(problem.queries) // most))
     queries = max(1, -(-len(problem.queries) // blocks))
-    lines = STRIP_SCORES // queries // LINE | 1  # odd: rows of whole lines that need no padding
+    scores = SCREENED_SCORES if screens(queries) else STRIP_SCORES
+    lines = scores // queries // LINE | 1  # odd: rows of whole lines that need no padding
     strip = min(documents, LINE * lines)
     return Tiling(queries, documents, strip, torch.get_num_threads())
 
@@ -71,7 +74,10 @@ def search(problem: Problem, tiling: Tiling | None = None) -> Found:
 
 def search_keys(problem: Problem) -> Tensor:
     """The same as keys [l, q, keep], which can be merged with those of other documents."""
-    return keys.pack_found(*_search(problem, default_tiling(problem)))
+    tiling = default_tiling(problem)
+    # Never one tile for all: its scores would come from another product than later chunks' scores.
+    tiling = replace(tiling, documents=min(tiling.documents, max(1, len(problem.corpus) // 2)))
+    return keys.pack_found(*_search(problem, tiling))
 
 
 def _search(problem: Problem, tiling: Tiling) -> Found:
@@ -118,20 +124,25 @@ def _search_block(
     first = slice(documents.start, min(documents.start + tiling.documents, documents.stop))
     whole = first == documents
     survivors = [] if whole else [Survivors(len(queries), problem.keep) for _ in problem.dims]
+    screen = None
+    if not whole and screens(len(queries)):
+        screen = Screen(queries, problem.dims, survivors)
     inverse = problem.corpus_norms.inverse.numpy()
     room = _Room(len(queries), max(first.stop - first.start, 0 if whole else tiling.strip))
     for part in (first, *_cut(documents.stop, tiling.strip, first.stop)):
         tile = room.tile(part, _hidden(exclude, part))
-        dots = torch.from_numpy(tile.dots[:, : tile.documents])
         rows = problem.documents(part.start, part.stop, problem.dims[-1])  # (c, d)
+        if screen is not None:
+            screen.add(tile, rows, inverse[:, part])
+            continue
+        dots = torch.from_numpy(tile.dots[:, : tile.documents])
         for level in accumulated(dots, queries, rows, problem.dims):
-            best = found[0][level].numpy(), found[1][level].numpy()
             if whole:
-                best_of_tile(tile, inverse[level, part], *best)
-                continue
-            survivors[level].add(tile, inverse[level, part])
-            if part.stop == documents.stop:
-                survivors[level].best(*best)
+                best_of_tile(tile, inverse[level, part], *(a[level].numpy() for a in found))
+            else:
+                survivors[level].add(tile, inverse[level, part])
+    for level, best in enumerate(survivors):
+        best.best(found[0][level].numpy(), found[1][level].numpy())
 
 
 class _Room:

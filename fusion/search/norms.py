@@ -68,7 +68,7 @@ def prefix_norms(
     return PrefixNorms(inverse, None if (scale == 1).all() else scale, wide, tuple(dims))
 
 
-def _squared(rows: np.ndarray, dims: Sequence[int]) -> Tensor:
+def prefix_squares(rows: np.ndarray, dims: Sequence[int]) -> Tensor:
     """Squared norms of every prefix, float64 [rows, l], from sums in the dtype of the rows."""
     unit = gcd(*dims)
     if unit >= SIMD:  # equal units in one call read the rows once
@@ -84,7 +84,7 @@ def _squared(rows: np.ndarray, dims: Sequence[int]) -> Tensor:
 def _squared_on(rows: Tensor, dims: Sequence[int]) -> Tensor:
     """The same from a tensor, computed where it lies and brought to the CPU."""
     if rows.device.type == "cpu":
-        return _squared(rows.numpy(), dims)
+        return prefix_squares(rows.numpy(), dims)
     parts = [rows[:, a:b].square().sum(dim=1) for a, b in pairwise((0, *dims))]
     return torch.stack(parts, dim=1).cpu().double().cumsum(dim=1)
 
@@ -100,7 +100,7 @@ def _squared_exactly(
         raise ValueError(
             f"{name[0]} row {row} holds a value that is not finite: remove or repair it"
         )
-    return _squared(block.numpy(), dims)
+    return prefix_squares(block.numpy(), dims)
 
 
 def _scales(squared: Tensor) -> Tensor:

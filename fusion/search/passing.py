@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
 from fusion.search.ranking import rank
 from fusion.search.thresholds import exact_threshold, guess_threshold, true_positions
@@ -79,6 +80,49 @@ def best_of_tile(
         where += part.offset
         if (part.count < keep).any():
             where[np.arange(keep) >= part.count[:, None]] = -1
+
+
+def above(tile: Tile, threshold: np.ndarray, factor: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where dot products times factors [c] exceed thresholds [rows, 1], before any rounding.
+
+    Rows and columns, int64 [n], by ascending row and column.
+    """
+    mark_above(tile, threshold, factor)
+    return marked(tile.mask)
+
+
+def mark_above(tile: Tile, threshold: np.ndarray, factor: np.ndarray) -> None:
+    """Mark the same in the tile's mask."""
+    shown = slice(0, tile.documents)
+    tile.mask[:, tile.documents :] = False
+    compare(tile.dots[:, shown], threshold, factor, tile.scratch, tile.mask[:, shown])
+    tile.mask[tile.hidden] = False
+
+
+def compare(
+    dots: np.ndarray,
+    threshold: np.ndarray,
+    factor: np.ndarray,
+    scratch: np.ndarray,
+    mask: np.ndarray,
+) -> None:
+    """Write to a mask [r, c] whether dots [r, c] times factors [c] exceed thresholds [r, 1].
+
+    It looks at the sign of what a score lacks: numpy takes three times as long to multiply or
+    compare rows of this length. The dots may be int32.
+    """
+    lack = torch.from_numpy(scratch[: dots.size]).view(dots.shape)
+    scores = torch.from_numpy(dots)
+    if dots.dtype != np.float32:  # a conversion of its own is faster than one on the way
+        scores = lack.copy_(scores)
+    left, right = torch.from_numpy(threshold), torch.from_numpy(factor)
+    torch.addcmul(left, scores, right, value=-1, out=lack)
+    np.signbit(lack.numpy(), out=mask)
+
+
+def marked(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Rows and columns, int64 [n], of what is true in a contiguous mask, row by row."""
+    return np.divmod(true_positions(mask), mask.shape[1])
 
 
 def passing(tile: Tile, inverse: np.ndarray, keep: int) -> Iterator[Passing]:

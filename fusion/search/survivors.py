@@ -1,11 +1,9 @@
 """The best documents of a block of queries at one level, kept while scores stream past."""
 
 import numpy as np
-import torch
 
-from fusion.search.passing import Tile, passing, slots
+from fusion.search.passing import Tile, above, passing, slots
 from fusion.search.ranking import rank
-from fusion.search.thresholds import true_positions
 
 SETTLED = 8192  # documents after which what passed moves into the buffer
 CROWDED = 2**18  # scores that may wait for it: 5 MB
@@ -26,23 +24,33 @@ class Survivors:
         self.documents = np.zeros((rows, self.capacity), np.int64)
         self.count = np.zeros(rows, np.int64)
         self.threshold = np.full((rows, 1), -np.inf, np.float32)
-        self._empty = True
+        self.empty = True
         self._waiting: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         self._seen = self._passed = 0
 
     def add(self, tile: Tile, inverse: np.ndarray) -> None:
         """Take in the scores of a tile: its dot products times the inverse norms [c]."""
-        if self._empty:
-            self._fill(tile, inverse)
-            self._empty = False
+        if self.empty:
+            self.fill(tile, inverse)
             return
-        self._compare(tile, inverse)
-        found = true_positions(tile.mask)
-        rows, columns = np.divmod(found, tile.dots.shape[1])
-        scores = tile.dots.reshape(-1).take(found) * inverse.take(columns)
-        better = scores > self.threshold.reshape(-1).take(rows)  # what was compared is unrounded
-        self._waiting.append((rows[better], columns[better] + tile.start, scores[better]))
-        self._passed += len(found)
+        rows, columns = above(tile, self.threshold, inverse)
+        scores = tile.dots[rows, columns] * inverse.take(columns)
+        self.take(tile, rows, columns, scores)
+
+    def fill(self, tile: Tile, inverse: np.ndarray) -> None:
+        """Take in a first tile, of which many scores pass."""
+        for part in passing(tile, inverse, self.keep):
+            rows, width = part.rows, part.scores.shape[1]
+            self.scores[rows, :width], self.documents[rows, :width] = part.scores, part.documents()
+            self.count[rows], self.threshold[rows] = part.count, part.threshold
+        self.empty = False
+
+    def take(self, tile: Tile, rows: np.ndarray, columns: np.ndarray, scores: np.ndarray) -> None:
+        """Take in scores of a tile [n], of which the others are known not to pass."""
+        better = np.flatnonzero(scores > self.threshold.reshape(-1).take(rows))  # now rounded
+        found = rows.take(better), columns.take(better) + tile.start, scores.take(better)
+        self._waiting.append(found)
+        self._passed += len(scores)
         self._seen += tile.documents
         if self._seen >= SETTLED or self._passed > CROWDED:
             self._settle()
@@ -55,13 +63,6 @@ class Survivors:
             self.documents.reshape(-1).take(places, out=documents[rows], mode="clip")
         if (self.count < self.keep).any():
             documents[np.arange(self.keep) >= self.count[:, None]] = -1
-
-    def _fill(self, tile: Tile, inverse: np.ndarray) -> None:
-        """Take in a first tile, of which many scores pass."""
-        for part in passing(tile, inverse, self.keep):
-            rows, width = part.rows, part.scores.shape[1]
-            self.scores[rows, :width], self.documents[rows, :width] = part.scores, part.documents()
-            self.count[rows], self.threshold[rows] = part.count, part.threshold
 
     def _put_best(self, row: int, scores: np.ndarray, documents: np.ndarray) -> None:
         """Fill a row with the best of more than it has room for."""
@@ -86,19 +87,6 @@ class Survivors:
         slot = np.arange(len(scores)) + free.repeat(fresh)
         self.scores.reshape(-1)[slot], self.documents.reshape(-1)[slot] = scores, documents
         self.count += fresh
-
-    def _compare(self, tile: Tile, inverse: np.ndarray) -> None:
-        """Mark which scores exceed their row's threshold, by the sign of what they lack.
-
-        numpy takes three times as long to multiply or compare rows of this length.
-        """
-        tile.mask[:, tile.documents :] = False
-        dots = torch.from_numpy(tile.dots[:, : tile.documents])
-        threshold, norms = torch.from_numpy(self.threshold), torch.from_numpy(inverse)
-        lack = torch.from_numpy(tile.scratch[: dots.numel()]).view(dots.shape)
-        torch.addcmul(threshold, dots, norms, value=-1, out=lack)
-        np.signbit(lack.numpy(), out=tile.mask[:, : tile.documents])
-        tile.mask[tile.hidden] = False
 
     def _make_room(
         self, scores: np.ndarray, documents: np.ndarray, fresh: np.ndarray

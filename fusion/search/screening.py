@@ -1,0 +1,239 @@
+"""Ruling out most documents by products of int8 codes, which cost a quarter of float32 products.
+
+The cosine of two codes lies within a proven distance of the true one. So a document whose coded
+score stays further than that below its query's threshold cannot be among the best. The few others
+are scored in float32, so that the results are those of float32 products.
+"""
+
+import timeit
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fusion.search.bounds import error_bound
+from fusion.search.norms import prefix_squares
+from fusion.search.passing import Tile, compare, mark_above, marked
+from fusion.search.products import accumulated
+from fusion.search.survivors import CROWDED, Survivors
+
+MANY = 200  # queries that repay the coding of a document
+PAYS = 1 / 12  # share of scores that may pass; with more of them float32 products cost less
+LOOSE = 4.0  # scores that pass the bound for each that passes the threshold, at first
+TOP = 127  # the greatest code
+CODED = 2**19  # components that are coded at a time: 2 MB
+CACHED = 2**19  # scores that are compared at a time: 2 MB
+LEAST = -1e6  # for cosines of queries that have no threshold yet
+ROUNDED = 1.001  # covers the rounding of an error's own norm
+
+
+@dataclass(frozen=True)
+class Codes:
+    """Rows rounded to multiples of a step, which each row has for itself."""
+
+    codes: Tensor
+    """int8 [n, d]."""
+    step: np.ndarray
+    """float32 [n]: a row is about this times its codes."""
+    error: np.ndarray
+    """float32 [l, n]: the norm of what rounding took from each prefix, at most."""
+
+
+class Screen:
+    """Brings tiles of documents to the survivors of a block of queries.
+
+    Every score is computed in one way, whatever let it pass, so that equal documents tie.
+    """
+
+    def __init__(self, queries: Tensor, dims: Sequence[int], survivors: list[Survivors]) -> None:
+        """Code the queries float32 [q, d]; ``survivors`` are those of each level."""
+        self.queries = queries
+        self.dims = tuple(dims)
+        self.survivors = survivors
+        self.keep = survivors[0].keep
+        self.coded = code(queries, self.dims)
+        squares = prefix_squares(queries.numpy(), self.dims)  # (q, l)
+        self.norms = squares.sqrt_().float().numpy().T  # (l, q)
+        # Twice: the score that set the threshold is rounded too.
+        rounding = [2 * error_bound(dim, len(self.dims)) for dim in self.dims]
+        self.slack = self.norms * np.array(rounding, np.float32)[:, None]  # (l, q)
+        self.loose = LOOSE
+        self.seen = 0
+
+    def add(self, tile: Tile, documents: Tensor, inverse: np.ndarray) -> None:
+        """Take in documents [c, d] with inverse prefix norms [l, c]; overwrites the tile's dots."""
+        if not self.seen:
+            self._fill(tile, documents, inverse)
+        elif self.loose * self.keep < PAYS * self.seen:
+            self._add_coded(tile, documents, inverse)
+        else:
+            self._add_plain(tile, documents, inverse)
+        self.seen += tile.documents
+
+    def _fill(self, tile: Tile, documents: Tensor, inverse: np.ndarray) -> None:
+        dots = torch.from_numpy(tile.dots[:, : tile.documents])
+        for level in accumulated(dots, self.queries, documents, self.dims):
+            survivors = self.survivors[level]
+            survivors.fill(tile, inverse[level])
+            survivors.threshold -= self.slack[level, :, None]
+            held = np.arange(survivors.capacity) < survivors.count[:, None]
+            rows, slots = held.nonzero()
+            columns = survivors.documents[rows, slots] - tile.start
+            prefixes = self.dims[: level + 1]
+            *_, exact = pair_products(self.queries, documents, prefixes, rows, columns)
+            survivors.scores[rows, slots] = exact * inverse[level].take(columns)
+
+    def _add_plain(self, tile: Tile, documents: Tensor, inverse: np.ndarray) -> None:
+        passed = np.zeros_like(tile.mask)
+        dots = torch.from_numpy(tile.dots[:, : tile.documents])
+        for level in accumulated(dots, self.queries, documents, self.dims):
+            threshold = self.survivors[level].threshold - self.slack[level, :, None]
+            mark_above(tile, threshold, inverse[level])
+            passed |= tile.mask
+        self._take(tile, documents, inverse, passed)
+
+    def _add_coded(self, tile: Tile, documents: Tensor, inverse: np.ndarray) -> None:
+        coded = code(documents, self.dims)
+        thresholds, factors = self._bounds(coded.error * inverse)
+        thresholds /= self.coded.step[:, None]
+        factors *= coded.step * inverse
+        passed = np.zeros((len(self.queries), tile.documents), bool)
+        height = max(1, CACHED // tile.documents)
+        for first in range(0, len(passed), height):
+            rows = slice(first, first + height)
+            queries, found = self.coded.codes[rows], passed[rows]
+            mask = tile.mask.reshape(-1)[: found.size].reshape(found.shape)
+            for level, dots in coded_products(tile, queries, coded.codes, self.dims):
+                compare(dots, thresholds[level, rows], factors[level], tile.scratch, mask)
+                found |= mask
+        passed[tile.hidden] = False
+        taken = self._take(tile, documents, inverse, passed)
+        self.loose = (self.loose + taken * self.seen / (self.keep * passed.size)) / 2
+
+    def _bounds(self, errors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """What the products of codes must exceed, [l, q, 1], and factors for them, [l, c].
+
+        With Q and D a query and a document, q and d their codes, q' and d' what rounding took from
+        them, QD - qd = q'd + Qd' is at most |q'| (|D| + |d'|) + |Q| |d'|. ``errors`` [l, c] are the
+        |d'| / |D|. Where they exceed their mean, a document's score is raised instead of the bound
+        lowered for all documents: raised by what a typical query needs, and the bound is lowered
+        by the rest for queries whose scores are so low that a factor raises them less.
+        """
+        worst, mean = (
+            errors.max(axis=1, keepdims=True),
+            errors.mean(axis=1, keepdims=True),
+        )  # (l, 1)
+        bounds = np.stack([survivors.threshold for survivors in self.survivors])[..., 0]  # (l, q)
+        bounds -= self.slack + self.coded.error * (1 + worst)
+        lowest = np.divide(bounds, self.norms, out=np.zeros_like(bounds), where=self.norms > 0)
+        lowest = np.maximum(lowest - worst, LEAST)
+        typical = lowest.mean(axis=1, keepdims=True)
+        inverse = np.divide(1, typical, out=np.zeros_like(typical), where=typical > 0)
+        factors = 1 + np.maximum(0, errors - mean) * inverse
+        bounds -= self.norms * (mean + (worst - mean) * np.maximum(0, 1 - lowest * inverse))
+        return bounds[..., None], factors
+
+    def _take(self, tile: Tile, documents: Tensor, inverse: np.ndarray, passed: np.ndarray) -> int:
+        """Hand on the exact scores of what may pass at some level; how many those are."""
+        rows, columns = marked(passed)
+        for first in range(0, len(rows), CROWDED):
+            pairs = rows[first : first + CROWDED], columns[first : first + CROWDED]
+            products = pair_products(self.queries, documents, self.dims, *pairs)
+            for survivors, norms, dots in zip(self.survivors, inverse, products, strict=True):
+                survivors.take(tile, *pairs, dots * norms.take(pairs[1]))
+        return len(rows)
+
+
+def code(rows: Tensor, dims: Sequence[int]) -> Codes:
+    """Round rows float32 [n, d] to int8."""
+    n, dim = rows.shape
+    codes, error = torch.empty(n, dim, dtype=torch.int8), torch.empty(n, len(dims))
+    step = torch.empty(n, 1)
+    height = max(1, CODED // dim)
+    room = torch.empty(2, min(n, height), dim)
+    for first in range(0, n, height):
+        part = slice(first, min(first + height, n))
+        scaled, rounded = room[:, : part.stop - first]
+        torch.abs(rows[part], out=scaled)
+        torch.amax(scaled, dim=1, keepdim=True, out=step[part]).div_(TOP)
+        step[part].masked_fill_(step[part] == 0, 1.0)
+        torch.mul(rows[part], step[part].reciprocal(), out=scaled)
+        codes[part] = torch.round(scaled, out=rounded)
+        scaled -= rounded
+        error[part] = prefix_squares(scaled.numpy(), dims).sqrt_()  # of what it took, in steps
+    error *= step * ROUNDED
+    return Codes(codes, step.squeeze(1).numpy(), error.numpy().T)
+
+
+def pair_products(
+    queries: Tensor,
+    documents: Tensor,
+    dims: Sequence[int],
+    rows: np.ndarray,
+    columns: np.ndarray,
+) -> Iterator[np.ndarray]:
+    """Dot products float32 [n] of pairs of queries and documents, by ascending query; each level's.
+
+    torch computes only these entries of the matrix product, each in an order of its own columns.
+    """
+    begin = torch.from_numpy(rows.searchsorted(np.arange(len(queries) + 1)))
+    pairs = torch.sparse_csr_tensor(
+        begin,
+        torch.from_numpy(columns),
+        torch.zeros(len(columns)),
+        (len(queries), len(documents)),
+        check_invariants=False,
+    )
+    for a, b in pairwise((0, *dims)):
+        pairs = torch.sparse.sampled_addmm(pairs, queries[:, a:b], documents[:, a:b].T)
+        yield pairs.values().numpy()
+
+
+def coded_products(
+    tile: Tile, queries: Tensor, documents: Tensor, dims: Sequence[int]
+) -> Iterator[tuple[int, np.ndarray]]:
+    """The products int32 [r, c] of codes [r, d] and [c, d], of each level in turn.
+
+    They stand in the tile's dots; its scratch is theirs only until they are yielded.
+    """
+    shape = len(queries), len(documents)
+    rooms = (a.reshape(-1)[: shape[0] * shape[1]].reshape(shape) for a in (tile.dots, tile.scratch))
+    total, part = (torch.from_numpy(room).view(torch.int32) for room in rooms)
+    for level, (a, b) in enumerate(pairwise((0, *dims))):
+        torch._int_mm(queries[:, a:b], documents[:, a:b].T, out=part if level else total)
+        if level:
+            total += part
+        yield level, total.numpy()
+
+
+def screens(queries: int) -> bool:
+    """Whether a block of this many queries is worth a screen."""
+    return queries >= MANY and int8_is_better()
+
+
+@cache
+def int8_is_better() -> bool:
+    """Whether torch multiplies int8 exactly here, and twice as fast as float32.
+
+    A processor without instructions for it would be slower, or would let sums of int16 overflow.
+    """
+    queries, documents = (torch.full((n, 512), TOP, dtype=torch.int8) for n in (256, 1024))
+    left, right = queries.float(), documents.float()
+    try:
+        exact = bool((torch._int_mm(queries, documents.T) == 512 * TOP**2).all())
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch says once that its sparse rows are young
+            list(pair_products(left, right, [512], np.arange(2), np.arange(2)))
+    except (AttributeError, RuntimeError):
+        return False
+    codes = _seconds(lambda: torch._int_mm(queries, documents.T))
+    return exact and 2 * codes < _seconds(lambda: left @ right.T)
+
+
+def _seconds(product: Callable[[], Tensor]) -> float:
+    return min(timeit.repeat(product, number=1, repeat=9))
