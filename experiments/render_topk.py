@@ -82,6 +82,9 @@ def _asked(latest: dict[Key, dict[str, Any]], memory: dict[Key, dict[str, float]
 def _history(records: list[dict[str, Any]]) -> str:
     """Every record of one thread: the machine is shared, and its speed differs from day to day."""
     lines = [
+        "The floor is one product of all queries and documents in float32; int8 products of codes "
+        "rule most documents out at a quarter of its price, so that a search can come near it.",
+        "",
         "All records of one thread, of which the table above takes the last. The machine is "
         "virtual: what its neighbours leave of cache and memory shows in the matrix product, and "
         "moves the ratios too.",
