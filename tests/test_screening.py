@@ -254,7 +254,7 @@ def test_int8_is_refused_where_it_is_slow_or_wrong(monkeypatch):
 
 
 def test_screened_tiles_are_wider(monkeypatch):
-    problem = pose(rows(300), rows(9000, seed=1), DIMS, 5, None, None)
+    problem = pose(rows(300), rows(20_000, seed=1), DIMS, 5, None, None)
     wide = default_tiling(problem).strip
     monkeypatch.setattr(cpu, "screens", lambda queries: False)
     assert wide > 1.9 * default_tiling(problem).strip

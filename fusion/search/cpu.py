@@ -60,7 +60,8 @@ def default_tiling(problem: Problem) -> Tiling:
     most = max(1, min(buffered, TILE_SCORES // documents))
     blocks = max(1, -(-len(problem.queries) // most))
     queries = max(1, -(-len(problem.queries) // blocks))
-    scores = SCREENED_SCORES if screens(queries) else STRIP_SCORES
+    screened = documents < count and screens(queries)
+    scores = SCREENED_SCORES if screened else STRIP_SCORES
     lines = scores // queries // LINE | 1  # odd: rows of whole lines that need no padding
     strip = min(documents, LINE * lines)
     return Tiling(queries, documents, strip, torch.get_num_threads())
