@@ -1,6 +1,7 @@
 """Trellis codes: the best path against every path, and the gain that they are for."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -15,24 +16,26 @@ def gaussian(n, d, seed=0):
 
 
 def squared_error(values, symbols, levels, bits):
-    return np.sum((levels[trellis_states(symbols, bits)] - values) ** 2, axis=1)
+    states = trellis_states(symbols, bits, len(levels).bit_length() - 1)
+    return np.sum((levels[states] - values) ** 2, axis=1)
 
 
-@pytest.mark.parametrize(("bits", "steps"), [(1, 8), (1, 11), (2, 5), (3, 3), (4, 2)])
-def test_states_are_the_last_eight_bits_round_the_end(bits, steps):
+@pytest.mark.parametrize("length", [8, 10])
+@pytest.mark.parametrize(("bits", "steps"), [(1, 10), (1, 11), (2, 5), (3, 4), (4, 3)])
+def test_states_are_the_last_bits_round_the_end(bits, steps, length):
     symbols = np.random.default_rng(0).integers(0, 2**bits, (6, steps)).astype(np.uint8)
-    states = trellis_states(symbols, bits)
+    states = trellis_states(symbols, bits, length)
     for row, state in zip(symbols, states, strict=True):
         stream = "".join(f"{v:0{bits}b}" for v in row)
         for step in range(steps):
             upto = (stream * 3)[: len(stream) * 2 + (step + 1) * bits]
-            assert state[step] == int(upto[-8:], 2)
+            assert state[step] == int(upto[-length:], 2)
 
 
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_the_path_is_the_nearest_of_all_paths(bits):
     """Against brute force over every stream; without the seam, from and to a given state."""
-    steps, levels, crossing = 8 // bits + 1, trellis_levels(bits), 77
+    steps, levels, crossing = 8 // bits + 1, trellis_levels(bits, 8), 77
     values = gaussian(5, steps, seed=bits)
     path = trellis._nearest_path(values.T, levels, bits, np.full(5, crossing))
     found = np.sum((levels[path] - values.T) ** 2, axis=0)
@@ -48,19 +51,25 @@ def test_the_path_is_the_nearest_of_all_paths(bits):
 
 
 # Rate-distortion limits of a unit Gaussian are 4**-bits; the scalar errors are Max's.
-@pytest.mark.parametrize(("bits", "most"), [(1, 0.30), (2, 0.083), (3, 0.0235), (4, 0.0070)])
-def test_error_lies_between_the_limit_and_the_scalar_code(bits, most):
-    values, levels = gaussian(200, 96), trellis_levels(bits)
+@pytest.mark.parametrize(
+    ("state", "bits", "most"),
+    [
+        *((8, 1, 0.294), (8, 2, 0.082), (8, 3, 0.0235), (8, 4, 0.0070)),
+        *((10, 1, 0.285), (10, 2, 0.0775), (10, 3, 0.0215), (10, 4, 0.0060)),
+    ],
+)
+def test_error_lies_between_the_limit_and_the_scalar_code(state, bits, most):
+    values, levels = gaussian(200, 96), trellis_levels(bits, state)
     error = np.mean(squared_error(values, trellis_encode(values, levels, bits), levels, bits)) / 96
     assert 4.0**-bits < error < most < 0.84 * gaussian_error(gaussian_levels(bits))
 
 
 def test_the_search_beats_a_walk_that_takes_the_nearest_next_level():
-    values, levels = gaussian(20, 64), trellis_levels(1)
+    values, levels = gaussian(20, 64), trellis_levels(1, 10)
     greedy = np.zeros((20, 64), np.uint8)
     state = np.zeros(20, np.int64)
     for step in range(64):
-        ways = (state[:, None] << 1 | np.arange(2)) % 256
+        ways = (state[:, None] << 1 | np.arange(2)) % 1024
         greedy[:, step] = np.abs(levels[ways] - values[:, step, None]).argmin(axis=1)
         state = ways[np.arange(20), greedy[:, step]]
     searched = trellis_encode(values, levels, 1)
@@ -70,16 +79,16 @@ def test_the_search_beats_a_walk_that_takes_the_nearest_next_level():
 
 
 def test_rows_are_coded_alone_whatever_block_they_fall_into():
-    values, levels = gaussian(130, 24), trellis_levels(2)
+    values, levels = gaussian(300, 40), trellis_levels(2, 10)
     together = trellis_encode(values, levels, 2)
     one_by_one = np.concatenate([trellis_encode(row[None], levels, 2) for row in values])
     np.testing.assert_array_equal(together, one_by_one)
 
 
 def test_levels_are_always_the_same_and_cannot_be_changed():
-    first = trellis_levels(3)
+    first = trellis_levels(3, 8)
     trellis_levels.cache_clear()
-    np.testing.assert_array_equal(first, trellis_levels(3))
+    np.testing.assert_array_equal(first, trellis_levels(3, 8))
     with pytest.raises(ValueError, match="read-only"):
         first[0] = 0
 
@@ -107,6 +116,24 @@ def test_a_trellis_that_does_not_fit_says_so(precision, dim):
         Codebook.fit(gaussian(10, dim), precision, coding="trellis")
     with pytest.raises(ValueError, match="'tree' is not a valid Coding"):
         Codebook.fit(gaussian(10, 8), precision, coding="tree")
+
+
+@pytest.mark.parametrize(("precision", "dim"), [("binary", 96), ("int2+", 96)])
+def test_a_codebook_from_before_states_of_ten_bits_is_read_as_it_was(tmp_path, precision, dim):
+    vectors = gaussian(50, dim)
+    book = Codebook.fit(vectors, precision, coding="trellis")
+    parts = book.precision.parts(dim)
+    levels = np.concatenate([trellis_levels(part.bits, 8) for part in parts])
+    replace(book, levels=levels).save(tmp_path / "old.safetensors")
+    old = Codebook.load(tmp_path / "old.safetensors")
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    cosines = [np.mean(np.sum(b.decode(b.encode(vectors)) * unit, axis=1)) for b in (old, book)]
+    assert 0.8 < cosines[0] < cosines[1]
+
+
+def test_a_longer_stream_has_more_states():
+    assert len(Codebook.fit(gaussian(9, 55), "binary").levels) == 256
+    assert len(Codebook.fit(gaussian(9, 56), "binary").levels) == 1024
 
 
 def test_no_rows_and_one_row():

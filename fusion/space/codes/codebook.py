@@ -23,8 +23,8 @@ from fusion.space.codes.precision import Part, Precision
 from fusion.space.codes.rotation import fitted_rotation, random_rotation
 from fusion.space.codes.trellis import (
     LEAST_BITS,
-    STATE_BITS,
-    STATES,
+    SHORT_STATE,
+    state_bits,
     trellis_encode,
     trellis_levels,
     trellis_states,
@@ -75,8 +75,8 @@ class Codebook:
     scale: np.ndarray
     """float32 [d]: spread of each coded coordinate over the training vectors."""
     levels: np.ndarray
-    """float32 [2**bits], or [256] of a trellis: levels of unit variance, those of one part after
-    those of the other; empty for floats."""
+    """float32 [2**bits], or [states] of a trellis: levels of unit variance, those of one part
+    after those of the other; empty for floats."""
     coding: Coding
     """Which of the two codings the levels are for; scalar for floats."""
 
@@ -102,7 +102,7 @@ class Codebook:
                 ``fitted`` turns them towards the training vectors' own scalar codes, which pays
                 with 1 or 2 bits when the vectors to code are the training vectors.
             coding: ``trellis`` shares bits between neighbours: nearer levels from the same bytes,
-                for about 0.2 ms a vector when encoding. None takes it up to 3 bits (more gain
+                for about 0.3 ms a vector when encoding. None takes it up to 3 bits (more gain
                 nothing), and ``scalar`` where a vector is too short for it.
 
         Raises:
@@ -242,23 +242,30 @@ class Codebook:
         for (columns, bits), levels in self._parts():
             named = numbers[:, columns]
             if self.coding is Coding.TRELLIS:
-                named = trellis_states(named, bits)
+                named = trellis_states(named, bits, len(levels).bit_length() - 1)
             standard[:, columns] = levels[named]
         return _scaled_to_unit(standard * self.scale + self.mean @ self.axes)
 
     def _parts(self) -> Iterator[tuple[Part, np.ndarray]]:
         """Each part, and its levels."""
         start = 0
-        for part in self.precision.parts(self.dim):
-            states = STATES if self.coding is Coding.TRELLIS else 1 << part.bits
-            yield part, self.levels[start : start + states]
-            start += states
+        for part, count in zip(self.precision.parts(self.dim), self._level_counts(), strict=True):
+            yield part, self.levels[start : start + count]
+            start += count
+
+    def _level_counts(self) -> list[int]:
+        """How many levels each part has."""
+        counts = _level_counts(self.precision, self.dim, self.coding)
+        short = [1 << SHORT_STATE] * len(counts)
+        # Codebooks saved before streams had states of more than 8 bits.
+        old = self.coding is Coding.TRELLIS and len(self.levels) == sum(short)
+        return short if old else counts
 
     def _check_tensors(self, format_name: str) -> None:
         shapes = {"mean": (self.dim,), "axes": (self.dim, self.dim), "scale": (self.dim,)}
         shapes["levels"] = (0,)
         if not self.precision.is_float:
-            shapes["levels"] = (sum(map(len, _levels(self.precision, self.dim, self.coding))),)
+            shapes["levels"] = (sum(self._level_counts()),)
         if format_name != FORMAT:
             raise ValueError(f"format {format_name!r}, expected {FORMAT!r}")
         for name, shape in shapes.items():
@@ -277,18 +284,27 @@ def _default_coding(precision: Precision, dim: int) -> Coding:
     return Coding.TRELLIS if pays else Coding.SCALAR
 
 
+def _level_counts(precision: Precision, dim: int, coding: Coding) -> list[int]:
+    """How many levels each part takes; a ValueError where a trellis does not fit."""
+    parts = precision.parts(dim)
+    if coding is Coding.SCALAR:
+        return [1 << part.bits for part in parts]
+    for part in parts:
+        if part.bits >= SHORT_STATE or part.length * part.bits < LEAST_BITS:
+            raise ValueError(
+                f"coding: a trellis takes 1 to 4 bits a coordinate and {LEAST_BITS} bits or more, "
+                f"not {part.length} x {part.bits}; take coding='scalar'"
+            )
+    return [1 << state_bits(part.length * part.bits) for part in parts]
+
+
 def _levels(precision: Precision, dim: int, coding: Coding) -> list[np.ndarray]:
     """The levels of each part."""
     parts = precision.parts(dim)
     if coding is Coding.SCALAR:
         return [gaussian_levels(part.bits) for part in parts]
-    for part in parts:
-        if part.bits >= STATE_BITS or part.length * part.bits < LEAST_BITS:
-            raise ValueError(
-                f"coding: a trellis takes 1 to 4 bits a coordinate and {LEAST_BITS} bits or more, "
-                f"not {part.length} x {part.bits}; take coding='scalar'"
-            )
-    return [trellis_levels(part.bits) for part in parts]
+    counts = _level_counts(precision, dim, coding)
+    return [trellis_levels(p.bits, n.bit_length() - 1) for p, n in zip(parts, counts, strict=True)]
 
 
 def _checked_dim(vectors: np.ndarray, dim: int | None) -> int:
