@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from fusion.search import cpu, screening
+from fusion.search.coded import nested_topk_codes
 from fusion.search.cpu import Tiling, default_tiling, search
 from fusion.search.norms import prefix_norms
 from fusion.search.passing import FILLED, Tile, compare
@@ -213,6 +214,19 @@ def test_dtypes_and_magnitudes(dtype, size):
     queries, corpus = (torch.from_numpy(part).to(dtype) * size for part in signs(20, 1000))
     found = search(pose(queries, corpus, DIMS, 20, None, None), TILING)
     assert_exact(found, queries.double().numpy(), corpus.double().numpy(), 20)
+
+
+@pytest.mark.parametrize("bits", [False, True])
+def test_coded_documents_are_screened_too(monkeypatch, seen, bits):
+    monkeypatch.setattr(cpu, "TILE_DOCUMENTS", 200)
+    rng = np.random.default_rng(0)
+    queries, corpus = rng.integers(-9, 10, (2, 900, 64)).astype(np.int8)
+    if bits:
+        queries, corpus = np.where(queries < 0, -1, 1), np.where(corpus < 0, -1, 1)
+    given = (np.packbits(part > 0, axis=1) if bits else part for part in (queries, corpus))
+    scores, indices = nested_topk_codes(*given, DIMS, 20)
+    assert_exact((scores, indices), queries.astype(float), corpus.astype(float), 20)
+    assert "_add_coded" in seen.methods
 
 
 @pytest.mark.parametrize("coded", [1, 64 * 7, 2**19])
