@@ -124,11 +124,9 @@ class Screen:
         lowered for all documents: raised by what a typical query needs, and the bound is lowered
         by the rest for queries whose scores are so low that a factor raises them less.
         """
-        worst, mean = (
-            errors.max(axis=1, keepdims=True),
-            errors.mean(axis=1, keepdims=True),
-        )  # (l, 1)
-        bounds = np.stack([survivors.threshold for survivors in self.survivors])[..., 0]  # (l, q)
+        worst = errors.max(axis=1, keepdims=True)  # (l, 1)
+        mean = errors.mean(axis=1, keepdims=True)
+        bounds = np.stack([survivors.threshold[:, 0] for survivors in self.survivors])  # (l, q)
         bounds -= self.slack + self.coded.error * (1 + worst)
         lowest = np.divide(bounds, self.norms, out=np.zeros_like(bounds), where=self.norms > 0)
         lowest = np.maximum(lowest - worst, LEAST)
