@@ -13,7 +13,7 @@ Hardware: 2 CPU cores, about 10 minutes a record on a busy machine once the text
 A peer's centroids and axes, and our levels, are counted too: ``shared_bytes_per_vector``.
 
 To expect: 1-bit trellis codes of a corpus's own documents keep 86 % at 16 bytes, 94 % at 27, 98 %
-at 53 and 99 % at 64; fitted on Wikipedia 76 %, 87 %, 94 % and 96 %, which is 2 to 3 points more
+at 53 and 99 % at 64; fitted on Wikipedia 78 %, 88 %, 95 % and 96 %, which is 2 to 4 points more
 than a scalar code of the same width and bytes.
 Appends one record to experiments/results/benchmark_codes.json. Needs faiss-cpu for pq and opq.
 """
