@@ -201,7 +201,7 @@ def test_each_part_has_its_own_rotation_levels_and_stream(coding, rotation):
     standard = (unit(vectors) - book.mean) @ book.axes / book.scale
     for columns, bits in ((slice(0, 32), 2), (slice(32, 256), 1)):
         if coding == "trellis":
-            expected = trellis_encode(standard[:, columns], trellis_levels(bits, 10), bits)
+            expected = trellis_encode(standard[:, columns], trellis_levels(bits, 1024), bits)
         else:
             expected = nearest_level(standard[:, columns], gaussian_levels(bits))
         np.testing.assert_array_equal(numbers[:, columns], expected)

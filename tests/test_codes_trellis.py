@@ -16,7 +16,7 @@ def gaussian(n, d, seed=0):
 
 
 def squared_error(values, symbols, levels, bits):
-    states = trellis_states(symbols, bits, len(levels).bit_length() - 1)
+    states = trellis_states(symbols, bits, len(levels))
     return np.sum((levels[states] - values) ** 2, axis=1)
 
 
@@ -24,7 +24,7 @@ def squared_error(values, symbols, levels, bits):
 @pytest.mark.parametrize(("bits", "steps"), [(1, 10), (1, 11), (2, 5), (3, 4), (4, 3)])
 def test_states_are_the_last_bits_round_the_end(bits, steps, length):
     symbols = np.random.default_rng(0).integers(0, 2**bits, (6, steps)).astype(np.uint8)
-    states = trellis_states(symbols, bits, length)
+    states = trellis_states(symbols, bits, 1 << length)
     for row, state in zip(symbols, states, strict=True):
         stream = "".join(f"{v:0{bits}b}" for v in row)
         for step in range(steps):
@@ -35,7 +35,7 @@ def test_states_are_the_last_bits_round_the_end(bits, steps, length):
 @pytest.mark.parametrize("bits", [1, 2, 4])
 def test_the_path_is_the_nearest_of_all_paths(bits):
     """Against brute force over every stream; without the seam, from and to a given state."""
-    steps, levels, crossing = 8 // bits + 1, trellis_levels(bits, 8), 77
+    steps, levels, crossing = 8 // bits + 1, trellis_levels(bits, 256), 77
     values = gaussian(5, steps, seed=bits)
     path = trellis._nearest_path(values.T, levels, bits, np.full(5, crossing))
     found = np.sum((levels[path] - values.T) ** 2, axis=0)
@@ -59,13 +59,13 @@ def test_the_path_is_the_nearest_of_all_paths(bits):
     ],
 )
 def test_error_lies_between_the_limit_and_the_scalar_code(state, bits, most):
-    values, levels = gaussian(200, 96), trellis_levels(bits, state)
+    values, levels = gaussian(200, 96), trellis_levels(bits, 1 << state)
     error = np.mean(squared_error(values, trellis_encode(values, levels, bits), levels, bits)) / 96
     assert 4.0**-bits < error < most < 0.84 * gaussian_error(gaussian_levels(bits))
 
 
 def test_the_search_beats_a_walk_that_takes_the_nearest_next_level():
-    values, levels = gaussian(20, 64), trellis_levels(1, 10)
+    values, levels = gaussian(20, 64), trellis_levels(1, 1024)
     greedy = np.zeros((20, 64), np.uint8)
     state = np.zeros(20, np.int64)
     for step in range(64):
@@ -79,16 +79,16 @@ def test_the_search_beats_a_walk_that_takes_the_nearest_next_level():
 
 
 def test_rows_are_coded_alone_whatever_block_they_fall_into():
-    values, levels = gaussian(300, 40), trellis_levels(2, 10)
+    values, levels = gaussian(300, 40), trellis_levels(2, 1024)
     together = trellis_encode(values, levels, 2)
     one_by_one = np.concatenate([trellis_encode(row[None], levels, 2) for row in values])
     np.testing.assert_array_equal(together, one_by_one)
 
 
 def test_levels_are_always_the_same_and_cannot_be_changed():
-    first = trellis_levels(3, 8)
+    first = trellis_levels(3, 256)
     trellis_levels.cache_clear()
-    np.testing.assert_array_equal(first, trellis_levels(3, 8))
+    np.testing.assert_array_equal(first, trellis_levels(3, 256))
     with pytest.raises(ValueError, match="read-only"):
         first[0] = 0
 
@@ -123,7 +123,7 @@ def test_a_codebook_from_before_states_of_ten_bits_is_read_as_it_was(tmp_path, p
     vectors = gaussian(50, dim)
     book = Codebook.fit(vectors, precision, coding="trellis")
     parts = book.precision.parts(dim)
-    levels = np.concatenate([trellis_levels(part.bits, 8) for part in parts])
+    levels = np.concatenate([trellis_levels(part.bits, 256) for part in parts])
     replace(book, levels=levels).save(tmp_path / "old.safetensors")
     old = Codebook.load(tmp_path / "old.safetensors")
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -136,8 +136,7 @@ def _search_block(
         if screen is not None:
             screen.add(tile, rows, inverse[:, part])
             continue
-        dots = torch.from_numpy(tile.dots[:, : tile.documents])
-        for level in accumulated(dots, queries, rows, problem.dims):
+        for level in accumulated(tile.shown, queries, rows, problem.dims):
             if whole:
                 best_of_tile(tile, inverse[level, part], *(a[level].numpy() for a in found))
             else:

@@ -31,6 +31,11 @@ class Tile:
     hidden: tuple[np.ndarray, np.ndarray]
     """Rows and columns of what must not be found, at most one in each row."""
 
+    @property
+    def shown(self) -> np.ndarray:
+        """The dots that mean something, float32 [rows, documents]; a view."""
+        return self.dots[:, : self.documents]
+
 
 @dataclass(frozen=True)
 class Passing:
@@ -93,9 +98,9 @@ def above(tile: Tile, threshold: np.ndarray, factor: np.ndarray) -> tuple[np.nda
 
 def mark_above(tile: Tile, threshold: np.ndarray, factor: np.ndarray) -> None:
     """Mark the same in the tile's mask."""
-    shown = slice(0, tile.documents)
     tile.mask[:, tile.documents :] = False
-    compare(tile.dots[:, shown], threshold, factor, tile.scratch, tile.mask[:, shown])
+    mask = tile.mask[:, : tile.documents]
+    compare(tile.shown, threshold, factor, tile.scratch, mask)
     tile.mask[tile.hidden] = False
 
 

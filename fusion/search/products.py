@@ -47,9 +47,10 @@ def tuned_products() -> Iterator[None]:
 
 
 def accumulated(
-    dots: Tensor, queries: Tensor, documents: Tensor, dims: Sequence[int]
+    room: np.ndarray, queries: Tensor, documents: Tensor, dims: Sequence[int]
 ) -> Iterator[int]:
-    """Fill ``dots`` [q, c] with the products of each level in turn, and say which level it is."""
+    """Fill ``room`` [q, c] with the products of each level in turn, and say which level it is."""
+    dots = torch.from_numpy(room)
     segments = list(pairwise((0, *dims)))
     few = _few(queries, documents, segments) if len(queries) <= FEW else None
     for level, (a, b) in enumerate(segments):

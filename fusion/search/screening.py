@@ -76,8 +76,7 @@ class Screen:
         self.seen += tile.documents
 
     def _fill(self, tile: Tile, documents: Tensor, inverse: np.ndarray) -> None:
-        dots = torch.from_numpy(tile.dots[:, : tile.documents])
-        for level in accumulated(dots, self.queries, documents, self.dims):
+        for level in accumulated(tile.shown, self.queries, documents, self.dims):
             survivors = self.survivors[level]
             survivors.fill(tile, inverse[level])
             survivors.threshold -= self.slack[level, :, None]
@@ -90,8 +89,7 @@ class Screen:
 
     def _add_plain(self, tile: Tile, documents: Tensor, inverse: np.ndarray) -> None:
         passed = np.zeros_like(tile.mask)
-        dots = torch.from_numpy(tile.dots[:, : tile.documents])
-        for level in accumulated(dots, self.queries, documents, self.dims):
+        for level in accumulated(tile.shown, self.queries, documents, self.dims):
             threshold = self.survivors[level].threshold - self.slack[level, :, None]
             mark_above(tile, threshold, inverse[level])
             passed |= tile.mask

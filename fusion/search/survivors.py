@@ -24,13 +24,13 @@ class Survivors:
         self.documents = np.zeros((rows, self.capacity), np.int64)
         self.count = np.zeros(rows, np.int64)
         self.threshold = np.full((rows, 1), -np.inf, np.float32)
-        self.empty = True
+        self._empty = True
         self._waiting: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
         self._seen = self._passed = 0
 
     def add(self, tile: Tile, inverse: np.ndarray) -> None:
         """Take in the scores of a tile: its dot products times the inverse norms [c]."""
-        if self.empty:
+        if self._empty:
             self.fill(tile, inverse)
             return
         rows, columns = above(tile, self.threshold, inverse)
@@ -43,7 +43,7 @@ class Survivors:
             rows, width = part.rows, part.scores.shape[1]
             self.scores[rows, :width], self.documents[rows, :width] = part.scores, part.documents()
             self.count[rows], self.threshold[rows] = part.count, part.threshold
-        self.empty = False
+        self._empty = False
 
     def take(self, tile: Tile, rows: np.ndarray, columns: np.ndarray, scores: np.ndarray) -> None:
         """Take in scores of a tile [n], of which the others are known not to pass."""

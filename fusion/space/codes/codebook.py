@@ -23,8 +23,8 @@ from fusion.space.codes.precision import Part, Precision
 from fusion.space.codes.rotation import fitted_rotation, random_rotation
 from fusion.space.codes.trellis import (
     LEAST_BITS,
-    SHORT_STATE,
-    state_bits,
+    SHORT_STATES,
+    states_of,
     trellis_encode,
     trellis_levels,
     trellis_states,
@@ -242,7 +242,7 @@ class Codebook:
         for (columns, bits), levels in self._parts():
             named = numbers[:, columns]
             if self.coding is Coding.TRELLIS:
-                named = trellis_states(named, bits, len(levels).bit_length() - 1)
+                named = trellis_states(named, bits, len(levels))
             standard[:, columns] = levels[named]
         return _scaled_to_unit(standard * self.scale + self.mean @ self.axes)
 
@@ -256,8 +256,8 @@ class Codebook:
     def _level_counts(self) -> list[int]:
         """How many levels each part has."""
         counts = _level_counts(self.precision, self.dim, self.coding)
-        short = [1 << SHORT_STATE] * len(counts)
-        # Codebooks saved before streams had states of more than 8 bits.
+        short = [SHORT_STATES] * len(counts)
+        # Codebooks saved before long streams had more states.
         old = self.coding is Coding.TRELLIS and len(self.levels) == sum(short)
         return short if old else counts
 
@@ -290,12 +290,12 @@ def _level_counts(precision: Precision, dim: int, coding: Coding) -> list[int]:
     if coding is Coding.SCALAR:
         return [1 << part.bits for part in parts]
     for part in parts:
-        if part.bits >= SHORT_STATE or part.length * part.bits < LEAST_BITS:
+        if 1 << part.bits >= SHORT_STATES or part.length * part.bits < LEAST_BITS:
             raise ValueError(
                 f"coding: a trellis takes 1 to 4 bits a coordinate and {LEAST_BITS} bits or more, "
                 f"not {part.length} x {part.bits}; take coding='scalar'"
             )
-    return [1 << state_bits(part.length * part.bits) for part in parts]
+    return [states_of(part.length * part.bits) for part in parts]
 
 
 def _levels(precision: Precision, dim: int, coding: Coding) -> list[np.ndarray]:
@@ -304,7 +304,7 @@ def _levels(precision: Precision, dim: int, coding: Coding) -> list[np.ndarray]:
     if coding is Coding.SCALAR:
         return [gaussian_levels(part.bits) for part in parts]
     counts = _level_counts(precision, dim, coding)
-    return [trellis_levels(p.bits, n.bit_length() - 1) for p, n in zip(parts, counts, strict=True)]
+    return [trellis_levels(part.bits, n) for part, n in zip(parts, counts, strict=True)]
 
 
 def _checked_dim(vectors: np.ndarray, dim: int | None) -> int:

@@ -18,31 +18,31 @@ import numpy as np
 
 LEAST_BITS = 32  # a shorter stream that bites its own tail has little choice: scalar codes err less
 LONG_BITS = 56  # from here on more states err less; in a shorter stream the seam costs them more
-SHORT_STATE, LONG_STATE = 8, 10  # bits of a state
+SHORT_STATES, LONG_STATES = 1 << 8, 1 << 10  # a state is so many last bits of the stream: 8, 10
 WARM_UP = 48  # steps either side of the seam that settle in which state the stream crosses it
 COSTS_AT_ONCE = 2**17  # the costs of so many vectors in all states stay in a core's own cache
 TRAINING_ROUNDS, TRAINING_ROWS, TRAINING_STEPS = 8, 256, 512
 
 
-def state_bits(stream: int) -> int:
-    """Bits of a state in a stream of this many bits."""
-    return LONG_STATE if stream >= LONG_BITS else SHORT_STATE
+def states_of(stream: int) -> int:
+    """How many states there are in a stream of this many bits."""
+    return LONG_STATES if stream >= LONG_BITS else SHORT_STATES
 
 
 @lru_cache
-def trellis_levels(bits: int, state: int) -> np.ndarray:
-    """The level of each state of so many bits for a unit Gaussian: float32 [2**state], read-only.
+def trellis_levels(bits: int, states: int) -> np.ndarray:
+    """The level of each state for a unit Gaussian: float32 [states], read-only.
 
     Found as Lloyd's are: code Gaussian numbers, move each state's level to the mean of what it
     was used for, again. The numbers come from a fixed seed, so the levels are always the same.
     """
     rng = np.random.default_rng(0)
-    levels = _spread_levels(bits, 1 << state, rng)
+    levels = _spread_levels(bits, states, rng)
     values = rng.standard_normal((TRAINING_STEPS, TRAINING_ROWS)).astype(np.float32)
     for _ in range(TRAINING_ROUNDS):
         used = _nearest_path(values, levels, bits).ravel()
-        count = np.bincount(used, minlength=len(levels))
-        total = np.bincount(used, weights=values.ravel(), minlength=len(levels))
+        count = np.bincount(used, minlength=states)
+        total = np.bincount(used, weights=values.ravel(), minlength=states)
         levels = ((total + levels) / (count + 1)).astype(np.float32)
     levels.flags.writeable = False
     return levels
@@ -72,13 +72,15 @@ def trellis_encode(values: np.ndarray, levels: np.ndarray, bits: int) -> np.ndar
     return symbols
 
 
-def trellis_states(symbols: np.ndarray, bits: int, state: int) -> np.ndarray:
+def trellis_states(symbols: np.ndarray, bits: int, states: int) -> np.ndarray:
     """The state at each coordinate, uint16 [n, d]: its bits and those before it, round the end."""
     symbols = symbols.astype(np.uint16)
-    states = symbols.copy()
-    for back in range(1, -(-state // bits)):
-        states |= np.roll(symbols, back, axis=1) << np.uint16(back * bits)
-    return states & np.uint16((1 << state) - 1)
+    named = symbols.copy()
+    back = 1
+    while 1 << (back * bits) < states:
+        named |= np.roll(symbols, back, axis=1) << np.uint16(back * bits)
+        back += 1
+    return named & np.uint16(states - 1)
 
 
 def _nearest_path(
