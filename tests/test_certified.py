@@ -43,6 +43,34 @@ def test_ties_by_the_hundred_need_more_candidates_and_stay_exact():
     assert found.candidates == 50
 
 
+def test_queries_that_tie_do_not_make_the_others_dear(monkeypatch):
+    asked = []
+
+    def watched(queries, *args, **kwargs):
+        asked.append(queries.numpy())
+        return nested_topk(queries, *args, **kwargs)
+
+    monkeypatch.setattr("fusion.search.certified.nested_topk", watched)
+    rng = np.random.default_rng(0)
+    queries, corpus = rng.standard_normal((40, 128)), rng.standard_normal((500, 128))
+    queries[7] = queries[8, :32] = 0
+    corpus[:300] = queries[9]
+    exclude = np.arange(40) - 1
+    found = certified_topk(queries, corpus, DIMS, 10, exclude=exclude)
+    scores, indices = reference_topk(queries, corpus, DIMS, 10, exclude=exclude)
+    np.testing.assert_array_equal(found.indices, indices)
+    np.testing.assert_array_equal(found.scores, scores)
+    assert len(asked[0]) == 40
+    assert 1 <= len(asked[1]) < 8  # those whose best are among the 300 copies
+    assert asked[1][:, :32].any(axis=1).all()
+
+
+@pytest.mark.parametrize("k", [0, -1])
+def test_no_results_are_refused(k):
+    with pytest.raises(ValueError, match=f"k must be at least 1, got {k}"):
+        certified_topk(np.ones((2, 4)), np.ones((3, 4)), [2], k)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 def test_candidates_stay_few_on_ordinary_data(dtype):
     generator = torch.Generator().manual_seed(0)

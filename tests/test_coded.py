@@ -72,11 +72,25 @@ def test_bits_unpack_as_numpy_packs_them():
         (np.ones((2, 2048), np.int8), np.ones((3, 2048), np.int8), [2048], "could exceed 2"),
         (np.ones((2, 8), np.float32), np.ones((3, 1), np.uint8), [9], "have only 8 components"),
         (np.ones(8, np.float32), np.ones((3, 1), np.uint8), [8], "queries must have two dim"),
+        (np.ones((2, 1), np.uint8), np.ones((3, 2), np.uint8), [16], "have only 8 components"),
     ],
 )
 def test_arguments_that_do_not_fit(queries, corpus, dims, message):
     with pytest.raises(ValueError, match=message):
         nested_topk_codes(queries, corpus, dims, 1)
+
+
+@pytest.mark.parametrize("bits", [True, False])
+@pytest.mark.parametrize("size", [1e-250, 1e60])
+def test_queries_of_any_magnitude(bits, size):
+    queries, corpus = codes()
+    asked = queries.astype(np.float64)
+    given = packed(corpus)[0] if bits else corpus
+    meant = np.where(corpus > 0, 1.0, -1.0) if bits else corpus.astype(np.float64)
+    asked[::2, :8] *= 2.0**-150  # prefixes so much smaller need a search of their own
+    found = nested_topk_codes(asked * size, given, [8, 64], 20)
+    scores, _ = reference_topk(asked, meant, [8, 64], 20)
+    np.testing.assert_allclose(found[0], scores, rtol=1e-6)
 
 
 def test_scores_are_cosines_of_the_decoded():

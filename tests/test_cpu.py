@@ -2,6 +2,7 @@
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
+from threading import Event
 
 import numpy as np
 import pytest
@@ -13,7 +14,9 @@ from fusion.search.passing import FILLED, Tile, slots
 from fusion.search.problem import pose
 from fusion.search.products import onednn_is_better, tuned_products
 from fusion.search.reference import reference_topk
+from fusion.search.streaming import search_chunks
 from fusion.search.survivors import Survivors
+from fusion.search.topk import nested_topk
 
 DIMS = [32, 48, 64]
 
@@ -56,7 +59,7 @@ def assert_exact(found, queries, corpus, k, exclude=None):
         Tiling(37, 640, 48, 1),
         Tiling(64, 97, 300, 2),
         Tiling(64, 600, 31, 3),
-        Tiling(7, 1, 1, 2),
+        Tiling(37, 1, 1, 2),
     ],
     ids=str,
 )
@@ -189,6 +192,54 @@ def test_keys_order_scores_then_indices():
     back, indices = keys.unpack(keys.pack(scores, torch.tensor([keys.LAST, 0, 1, 2, 3, 4])))
     assert back.tolist() == scores.tolist()
     assert indices.tolist() == [keys.LAST, 0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 17, 97, 1003])
+@pytest.mark.parametrize("queries", [1, 2, 3, 32, 33])
+def test_copies_tie_wherever_they_stand(queries, count):
+    rng = np.random.default_rng(count)
+    asked = rng.standard_normal((queries, 384)).astype(np.float32)
+    corpus = np.tile(rng.standard_normal(384).astype(np.float32), (count, 1))
+    expected = np.arange(min(10, count))
+    for backend in ("cpu", "per-level"):
+        _, indices = nested_topk(asked, corpus, [100, 384], 10, backend=backend)
+        assert (indices.numpy() == expected).all(), backend
+    cuts = np.split(corpus, [1, 3, 20])
+    assert (search_chunks(asked, cuts, [100, 384], 10)[1].numpy() == expected).all()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 7])
+def test_nothing_is_left_where_all_is_excluded(threads):
+    queries, corpus = signs(1, 2)
+    for left, tiling in ((1, Tiling(1, 1, 1, threads)), (2, Tiling(1, 1, 1, threads))):
+        problem = pose(queries, corpus[:left], DIMS, 3, np.array([0]), None)
+        assert_exact(search(problem, tiling), queries, corpus[:left], 3, np.array([0]))
+
+
+def test_a_thread_that_leaves_last_keeps_its_own_settings():
+    threads = torch.get_num_threads()
+    entered, left = Event(), Event()
+
+    def outlast():
+        with tuned_products():
+            entered.set()
+            left.wait(30)
+            inside = torch.get_num_threads()
+        return inside, torch.get_num_threads()
+
+    torch.set_num_threads(3)
+    try:
+        with ThreadPoolExecutor(1) as pool:
+            assert pool.submit(torch.get_num_threads).result() == 3
+            with tuned_products():
+                other = pool.submit(outlast)
+                assert entered.wait(30)
+            assert torch.get_num_threads() == 3
+            left.set()
+            assert other.result() == (1, 3)
+            assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_settings_come_back_even_from_concurrent_use():

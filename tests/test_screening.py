@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from fusion.search import cpu, screening
+from fusion.search import cpu, screening, streaming
 from fusion.search.coded import nested_topk_codes
 from fusion.search.cpu import Tiling, default_tiling, search
 from fusion.search.norms import prefix_norms
@@ -25,7 +25,7 @@ from fusion.search.streaming import search_chunks
 from fusion.search.survivors import Survivors
 from tests.test_cpu import DIMS, assert_exact, signs
 
-TILING = Tiling(64, 600, 150, 1)
+TILING = Tiling(64, 600, 150, 1, screened=True)
 NEVER, ALWAYS = 0.0, 1e9
 
 
@@ -33,7 +33,8 @@ NEVER, ALWAYS = 0.0, 1e9
 def screened(monkeypatch):
     """A screen for any number of queries, on any processor, and for all tiles but the first."""
     int8_is_better()  # which keeps torch's one remark about sparse rows to itself
-    monkeypatch.setattr(cpu, "screens", lambda queries: True)
+    for room in (cpu, streaming):
+        monkeypatch.setattr(room, "screens", lambda *_: True)
     monkeypatch.setattr(screening, "PAYS", ALWAYS)
 
 
@@ -65,7 +66,15 @@ def rows(n, d=64, seed=0):
 @pytest.mark.parametrize("pays", [NEVER, ALWAYS], ids=["plain", "coded"])
 @pytest.mark.parametrize("k", [1, 10, 100, 300, 1301])
 @pytest.mark.parametrize(
-    "tiling", [TILING, Tiling(37, 640, 48, 1), Tiling(5, 97, 300, 2), Tiling(7, 1, 1, 2)], ids=str
+    "tiling",
+    [
+        TILING,
+        Tiling(37, 640, 48, 1, screened=True),
+        Tiling(5, 97, 300, 2, screened=True),
+        Tiling(37, 1, 1, 2, screened=True),
+        Tiling(37, 1301, 1301, 1, screened=True),
+    ],
+    ids=str,
 )
 def test_cuts_do_not_show(monkeypatch, k, tiling, pays, seen):
     if tiling.strip == 1 and k > 10:
@@ -75,12 +84,15 @@ def test_cuts_do_not_show(monkeypatch, k, tiling, pays, seen):
     exclude = np.maximum(-1, np.arange(-1, 36) * 7)
     problem = pose(queries, corpus, DIMS, k, exclude, None)
     assert_exact(search(problem, tiling), queries, corpus, k, exclude)
-    assert set(seen.methods) == {"_fill", "_add_coded" if pays else "_add_plain"}
+    later = {"_add_coded" if pays else "_add_plain"} if tiling.documents < 1301 else set()
+    assert set(seen.methods) == {"_fill"} | later
 
 
 def test_few_scores_are_handed_on(seen):
     queries, corpus = rows(40), rows(6000, seed=1)
-    _, indices = search(pose(queries, corpus, DIMS, 5, None, None), Tiling(40, 2000, 500, 1))
+    _, indices = search(
+        pose(queries, corpus, DIMS, 5, None, None), Tiling(40, 2000, 500, 1, screened=True)
+    )
     np.testing.assert_array_equal(indices, reference_topk(queries, corpus, DIMS, 5)[1])
     assert len(seen.handed) == 8
     assert 0 < sum(seen.handed) < 0.03 * 40 * 4000
@@ -89,7 +101,7 @@ def test_few_scores_are_handed_on(seen):
 def test_products_of_codes_are_used_once_few_scores_pass(monkeypatch, seen):
     monkeypatch.setattr(screening, "PAYS", 1 / 12)
     queries, corpus = rows(40), rows(4000, seed=1)
-    search(pose(queries, corpus, DIMS, 20, None, None), Tiling(40, 500, 500, 1))
+    search(pose(queries, corpus, DIMS, 20, None, None), Tiling(40, 500, 500, 1, screened=True))
     coded = seen.methods.index("_add_coded")
     assert coded > 1
     assert set(seen.methods[coded:]) == {"_add_coded"}
@@ -99,7 +111,9 @@ def test_documents_that_all_pass_are_left_to_plain_products(monkeypatch, seen):
     monkeypatch.setattr(screening, "PAYS", 1 / 12)
     monkeypatch.setattr(screening, "CROWDED", 1000)  # what is handed on is cut too
     queries, corpus = rows(30), np.tile(rows(1, seed=1), (9000, 1))
-    _, indices = search(pose(queries, corpus, DIMS, 3, None, None), Tiling(30, 200, 300, 1))
+    _, indices = search(
+        pose(queries, corpus, DIMS, 3, None, None), Tiling(30, 200, 300, 1, screened=True)
+    )
     assert (indices.numpy() == np.arange(3)).all()
     assert seen.methods.count("_add_coded") < 3
     assert seen.methods.count("_add_plain") > 20
@@ -161,7 +175,7 @@ def check_every_score(left, right):
 
 def test_typical_documents_do_not_pay_for_an_outlier(seen):
     queries, corpus = rows(40), rows(4000, seed=1)
-    tiling = Tiling(40, 2000, 500, 1)
+    tiling = Tiling(40, 2000, 500, 1, screened=True)
     search(pose(queries, corpus, DIMS, 5, None, None), tiling)
     without, seen.handed[:] = sum(seen.handed), []
     corpus[2100::500, 5] *= 30
@@ -172,13 +186,16 @@ def test_typical_documents_do_not_pay_for_an_outlier(seen):
 @pytest.mark.parametrize("pays", [NEVER, 1 / 12, ALWAYS])
 def test_equal_documents_tie_whatever_product_let_them_pass(monkeypatch, pays):
     monkeypatch.setattr(screening, "PAYS", pays)
-    monkeypatch.setattr(cpu, "TILE_DOCUMENTS", 500)  # the second chunk would fit into one tile
+    monkeypatch.setattr(cpu, "TILE_DOCUMENTS", 500)  # some chunks fit into one tile
     queries, base = rows(50, 640), rows(300, 640, seed=1)
     copies = np.random.default_rng(2).integers(0, 300, 3000)
     dims = [32, 320, 640]
     for found in (
-        search(pose(queries, base[copies], dims, 60, None, None), Tiling(50, 500, 160, 1)),
-        search_chunks(queries, np.split(base[copies], [1700, 1800]), dims, 60),
+        search(
+            pose(queries, base[copies], dims, 60, None, None),
+            Tiling(50, 500, 160, 1, screened=True),
+        ),
+        search_chunks(queries, np.split(base[copies], [1700, 1800, 1801, 1803]), dims, 60),
     ):
         scores, indices = (part.numpy() for part in found)
         equal = copies[indices][..., 1:] == copies[indices][..., :-1]
@@ -214,6 +231,19 @@ def test_dtypes_and_magnitudes(dtype, size):
     queries, corpus = (torch.from_numpy(part).to(dtype) * size for part in signs(20, 1000))
     found = search(pose(queries, corpus, DIMS, 20, None, None), TILING)
     assert_exact(found, queries.double().numpy(), corpus.double().numpy(), 20)
+
+
+def test_torchs_defaults_change_nothing():
+    queries, corpus = signs(20, 1000)
+    torch.set_default_dtype(torch.float16)
+    torch.set_default_device("meta")
+    try:
+        assert int8_is_better.__wrapped__() in (False, True)
+        found = search(pose(queries, corpus, DIMS, 20, None, None), TILING)
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+    assert_exact(found, queries, corpus, 20)
 
 
 @pytest.mark.parametrize("bits", [False, True])
@@ -267,8 +297,25 @@ def test_int8_is_refused_where_it_is_slow_or_wrong(monkeypatch):
     assert not int8_is_better.__wrapped__()
 
 
+@pytest.mark.parametrize(
+    ("queries", "documents", "dims", "keep", "expected"),
+    [
+        (300, 200_000, DIMS, 100, True),
+        (199, 10**7, DIMS, 1, False),
+        (200, 30_000, DIMS, 100, False),
+        (1000, 60_000, DIMS, 1000, False),
+        (1000, 200_000, DIMS, 1000, True),
+        (300, 200_000, [1], 100, False),
+        (300, 200_000, [8, 9], 100, False),
+    ],
+)
+def test_a_screen_is_used_where_it_pays(monkeypatch, queries, documents, dims, keep, expected):
+    monkeypatch.setattr(screening, "int8_is_better", lambda: True)
+    assert screening.screens(queries, documents, dims, keep) is expected
+
+
 def test_screened_tiles_are_wider(monkeypatch):
     problem = pose(rows(300), rows(20_000, seed=1), DIMS, 5, None, None)
     wide = default_tiling(problem).strip
-    monkeypatch.setattr(cpu, "screens", lambda queries: False)
+    monkeypatch.setattr(cpu, "screens", lambda *_: False)
     assert wide > 1.9 * default_tiling(problem).strip

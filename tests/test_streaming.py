@@ -57,6 +57,28 @@ def test_chunks_of_very_different_magnitude_merge():
     assert_exact(found, queries, corpus, 300)
 
 
+def test_prefixes_far_smaller_than_their_queries():
+    queries, corpus = signs(6, 300)
+    queries[:, :24] *= np.float32(2.0**-140)  # which float32 still holds, but not its inverse
+    scores, _ = search_chunks(queries, np.split(corpus, 6), DIMS, 300)
+    expected, _ = reference_topk(queries, corpus, DIMS, 300)
+    np.testing.assert_allclose(scores, expected, rtol=3e-7, atol=1e-12)
+
+
+@pytest.mark.parametrize(
+    ("exclude", "message"), [([0.7, 1, -1], "must be 3 integers"), ([0, 1, -5], "between -1 and")]
+)
+def test_excluded_documents_that_do_not_fit(exclude, message):
+    with pytest.raises(ValueError, match=message):
+        NestedSearcher(signs(3, 1)[0], DIMS, 5, exclude=np.array(exclude))
+
+
+def test_a_chunk_of_one_document_and_many_queries():
+    queries, corpus = signs(64, 90)
+    found = search_chunks(queries, np.split(corpus, [1, 2, 4, 45]), DIMS, 9)
+    assert_exact(found, queries, corpus, 9)
+
+
 def test_a_memory_map_is_read_in_pieces(tmp_path, monkeypatch):
     monkeypatch.setattr(streaming, "PIECE", 50)
     queries, corpus = signs(3, 333)

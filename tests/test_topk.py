@@ -8,8 +8,10 @@ import pytest
 import torch
 
 from fusion.search import per_level, topk
+from fusion.search.coded import nested_topk_codes
 from fusion.search.problem import pose
 from fusion.search.reference import reference_topk
+from fusion.search.streaming import search_chunks
 from fusion.search.topk import corpus_norms, nested_topk
 
 DIMS = [4, 7, 16]
@@ -95,11 +97,41 @@ def test_magnitudes_that_overflow_float32_products(backend, power):
     assert_exact(found, queries, corpus, DIMS, 61)
 
 
+@pytest.mark.parametrize("power", [-318, -310, -160, 160, 300])
+def test_magnitudes_that_overflow_float64_products(backend, power):
+    queries, corpus = (part.astype(np.float64) for part in integers())
+    big = 2.0 ** round(power / np.log10(2))
+    found = nested_topk(queries * big, corpus * big, DIMS, 61, backend=backend)
+    assert_exact(found, queries, corpus, DIMS, 61)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_torchs_defaults_change_nothing(monkeypatch, backend, dtype):
+    queries, corpus = integers(q=40, c=700)
+    codes = (16 * corpus).astype(np.int8)
+    corpus[::3] *= np.float32(2.0**99)
+    bits = np.packbits(corpus > 0, axis=1)
+    torch.set_default_dtype(dtype)
+    torch.set_default_device("meta")
+    try:
+        for few in (3, 40):
+            found = nested_topk(queries[:few], corpus, DIMS, 61, backend=backend)
+            assert_exact(found, queries[:few], corpus, DIMS, 61)
+        assert_exact(search_chunks(queries, [corpus], DIMS, 61), queries, corpus, DIMS, 61)
+        found = nested_topk_codes(queries, codes, DIMS, 61)
+        assert_exact(found, queries, codes.astype(np.float32), DIMS, 61)
+        found = nested_topk_codes(queries, bits, DIMS, 61)
+        assert_exact(found, queries, np.where(corpus > 0, 1.0, -1.0), DIMS, 61)
+    finally:
+        torch.set_default_device(None)
+        torch.set_default_dtype(torch.float32)
+
+
 def test_prefixes_far_smaller_than_their_rows(backend):
     queries, corpus = integers()
     queries[:, :7] *= np.float32(2.0**-90)
     corpus[::2, :4] *= np.float32(2.0**-120)
-    found = nested_topk(queries, corpus, DIMS, 61, backend=backend)
+    found = nested_topk(queries, corpus, iter(DIMS), 61, backend=backend)
     assert_exact(found, queries, corpus, DIMS, 61)
 
 
@@ -118,6 +150,15 @@ def test_memory_map_and_strides(backend, tmp_path):
     assert_exact(found, queries, corpus, DIMS, 10)
     strided = nested_topk(queries[:, ::2], corpus[::-1, ::2], DIMS, 10, backend=backend)
     assert_exact(strided, queries[:, ::2], corpus[::-1, ::2], DIMS, 10)
+    last = nested_topk(queries, corpus[::-1][:1], DIMS, 10, backend=backend)
+    assert_exact(last, queries, corpus[-1:], DIMS, 10)
+    swapped = nested_topk(queries.astype(">f4"), corpus.astype(">f8"), DIMS, 10, backend=backend)
+    assert_exact(swapped, queries, corpus, DIMS, 10)
+    packed = np.zeros(61, np.dtype([("id", "i1"), ("row", "f4", 32)]))
+    packed["row"] = corpus
+    assert_exact(
+        nested_topk(queries, packed["row"], DIMS, 10, backend=backend), queries, corpus, DIMS, 10
+    )
     turned = torch.from_numpy(np.ascontiguousarray(corpus.T)).T
     assert_exact(nested_topk(queries, turned, DIMS, 10, backend=backend), queries, corpus, DIMS, 10)
 

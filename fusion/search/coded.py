@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from fusion.search import cpu
-from fusion.search.norms import PrefixNorms
-from fusion.search.problem import Problem, Rows, check_dims, pose
+from fusion.search.norms import FLOAT32, PrefixNorms
+from fusion.search.problem import Problem, Rows, as_tensor, check_dims, pose
 
 EXACT_INT8 = 2**24 // 128**2
 """Components up to which products of int8 codes sum exactly: 1,024."""
@@ -56,23 +56,22 @@ def nested_topk_codes(
     Raises:
         ValueError: If an argument does not fit.
     """
-    codes = _tensor(corpus, "corpus")
+    codes, asked = as_tensor(corpus, "corpus", None), as_tensor(queries, "queries", None)
     bits = codes.dtype == torch.uint8
     if not bits and codes.dtype != torch.int8:
         raise ValueError(f"corpus must be int8 codes or uint8 bits, got {codes.dtype}")
     levels = check_dims(dims, codes.shape[1] * (8 if bits else 1))
-    left = _queries(_tensor(queries, "queries"), bits, levels[-1])
-    if not bits:
-        if left.dtype == torch.int8 and levels[-1] > EXACT_INT8:
-            raise ValueError(
-                f"int8 queries and documents of {levels[-1]} components could exceed 2**24: give "
-                f"float queries, or at most {EXACT_INT8} components"
-            )
-        return cpu.search(pose(left.float(), codes, levels, k, exclude, None))
-    inverse = torch.tensor(levels).rsqrt()[:, None].expand(-1, len(codes)).contiguous()
-    stub = torch.empty(1, levels[-1]).expand(len(codes), -1)  # only its shape is looked at
-    posed = pose(left.float(), stub, levels, k, exclude, PrefixNorms(inverse, None, False, levels))
-    return cpu.search(BitProblem(**vars(posed) | {"corpus": codes}))
+    if not bits and asked.dtype == torch.int8 and levels[-1] > EXACT_INT8:
+        raise ValueError(
+            f"int8 queries and documents of {levels[-1]} components could exceed 2**24: give "
+            f"float queries, or at most {EXACT_INT8} components"
+        )
+    left = _components(asked, bits, levels)
+    problems = [_pose(left, codes, levels, k, exclude)]
+    if problems[0].wide:  # each level on its own needs no common scale
+        problems = [_pose(left, codes, (d,), k, exclude) for d in levels]
+    scores, indices = zip(*map(cpu.search, problems), strict=True)
+    return torch.cat(scores), torch.cat(indices)
 
 
 def unpack_bits(packed: Tensor, dim: int) -> Tensor:
@@ -81,17 +80,23 @@ def unpack_bits(packed: Tensor, dim: int) -> Tensor:
     return torch.from_numpy(components).float().mul_(2).sub_(1)
 
 
-def _tensor(rows: Rows, name: str) -> Tensor:
-    tensor = torch.from_numpy(np.ascontiguousarray(rows)) if isinstance(rows, np.ndarray) else rows
-    if tensor.ndim != 2:
-        raise ValueError(f"{name} must have two dimensions, got {tuple(tensor.shape)}")
-    return tensor
-
-
-def _queries(queries: Tensor, bits: bool, dim: int) -> Tensor:
-    """Queries as rows of components, whatever they are coded in."""
+def _components(queries: Tensor, bits: bool, dims: tuple[int, ...]) -> Tensor:
+    """Queries as rows of floating-point components, whatever they are coded in."""
     if queries.dtype != torch.uint8:
-        return queries
+        return queries if queries.is_floating_point() else queries.float()
     if not bits:
         raise ValueError("queries are bits, but the corpus is int8: code both alike")
-    return unpack_bits(queries, dim)
+    check_dims(dims, 8 * queries.shape[1])
+    return unpack_bits(queries, dims[-1])
+
+
+def _pose(
+    queries: Tensor, codes: Tensor, dims: tuple[int, ...], k: int, exclude: Rows | None
+) -> Problem:
+    """A search among int8 codes, which are documents as they are, or among bits."""
+    if codes.dtype == torch.int8:
+        return pose(queries, codes, dims, k, exclude, None)
+    inverse = torch.tensor(dims, **FLOAT32).rsqrt()[:, None].expand(-1, len(codes)).contiguous()
+    stub = torch.empty(1, dims[-1], **FLOAT32).expand(len(codes), -1)  # only its shape is looked at
+    posed = pose(queries, stub, dims, k, exclude, PrefixNorms(inverse, None, False, dims))
+    return BitProblem(**vars(posed) | {"corpus": codes})

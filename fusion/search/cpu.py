@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fusion.search import keys
+from fusion.search.norms import FLOAT32
 from fusion.search.passing import FILLED, Tile, best_of_tile, slots
 from fusion.search.problem import Problem
 from fusion.search.products import accumulated, tuned_products
@@ -43,11 +44,13 @@ class Tiling:
     strip: int
     """Documents in each later tile."""
     threads: int
+    screened: bool = False
+    """Whether int8 codes rule out most documents. Scores are then summed in another order."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot make progress."""
-        for field, value in vars(self).items():
-            if value < 1:
+        for field in ("queries", "documents", "strip", "threads"):
+            if (value := getattr(self, field)) < 1:
                 raise ValueError(f"{field} must be at least 1, got {value}")
 
 
@@ -60,11 +63,9 @@ def default_tiling(problem: Problem) -> Tiling:
     most = max(1, min(buffered, TILE_SCORES // documents))
     blocks = max(1, -(-len(problem.queries) // most))
     queries = max(1, -(-len(problem.queries) // blocks))
-    screened = documents < count and screens(queries)
-    scores = SCREENED_SCORES if screened else STRIP_SCORES
-    lines = scores // queries // LINE | 1  # odd: rows of whole lines that need no padding
-    strip = min(documents, LINE * lines)
-    return Tiling(queries, documents, strip, torch.get_num_threads())
+    screened = documents < count and screens(queries, count, problem.dims, problem.keep)
+    strip = _strip(documents, queries, screened)
+    return Tiling(queries, documents, strip, torch.get_num_threads(), screened)
 
 
 def search(problem: Problem, tiling: Tiling | None = None) -> Found:
@@ -73,12 +74,21 @@ def search(problem: Problem, tiling: Tiling | None = None) -> Found:
     return problem.cosines(scores, indices), indices
 
 
-def search_keys(problem: Problem) -> Tensor:
-    """The same as keys [l, q, keep], which can be merged with those of other documents."""
+def search_keys(problem: Problem, screened: bool) -> Tensor:
+    """The same as keys [l, q, keep], which can be merged with those of other documents.
+
+    All of them must be ``screened`` or none: scores are then summed in one order, so copies tie.
+    """
     tiling = default_tiling(problem)
-    # Never one tile for all: its scores would come from another product than later chunks' scores.
-    tiling = replace(tiling, documents=min(tiling.documents, max(1, len(problem.corpus) // 2)))
-    return keys.pack_found(*_search(problem, tiling))
+    strip = _strip(tiling.documents, tiling.queries, screened)
+    return keys.pack_found(*_search(problem, replace(tiling, strip=strip, screened=screened)))
+
+
+def _strip(documents: int, queries: int, screened: bool) -> int:
+    """How many documents a later tile has."""
+    scores = SCREENED_SCORES if screened else STRIP_SCORES
+    lines = scores // queries // LINE | 1  # odd: rows of whole lines that need no padding
+    return min(documents, LINE * lines)
 
 
 def _search(problem: Problem, tiling: Tiling) -> Found:
@@ -109,7 +119,7 @@ def _results(problem: Problem) -> Found:
     """Room for the results of every level."""
     shape = len(problem.dims), len(problem.queries), problem.keep
     # Not numpy's: it asks for huge pages, for which a busy system first has to move memory about.
-    return torch.empty(shape), torch.empty(shape, dtype=torch.int64)
+    return torch.empty(shape, **FLOAT32), torch.empty(shape, dtype=torch.int64, device="cpu")
 
 
 def _cut(total: int, size: int, start: int = 0) -> Iterator[slice]:
@@ -123,11 +133,9 @@ def _search_block(
     queries = problem.queries[block]
     exclude = None if problem.exclude is None else problem.exclude[block]
     first = slice(documents.start, min(documents.start + tiling.documents, documents.stop))
-    whole = first == documents
+    whole = first == documents and not tiling.screened
     survivors = [] if whole else [Survivors(len(queries), problem.keep) for _ in problem.dims]
-    screen = None
-    if not whole and screens(len(queries)):
-        screen = Screen(queries, problem.dims, survivors)
+    screen = Screen(queries, problem.dims, survivors) if tiling.screened else None
     inverse = problem.corpus_norms.inverse.numpy()
     room = _Room(len(queries), max(first.stop - first.start, 0 if whole else tiling.strip))
     for part in (first, *_cut(documents.stop, tiling.strip, first.stop)):
@@ -152,9 +160,9 @@ class _Room:
         # torch begins its arrays with a cache line, without which products take a third longer.
         # Pages that a narrower tile leaves untouched cost nothing; its rows may need a line more.
         pitch = _pitch(documents) + LINE
-        self.dots = torch.empty(rows * pitch).numpy()
-        self.mask = torch.empty(rows * pitch, dtype=torch.bool).numpy()
-        self.scratch = torch.empty(max(FILLED, rows * pitch)).numpy()
+        self.dots = torch.empty(rows * pitch, **FLOAT32).numpy()
+        self.mask = torch.empty(rows * pitch, dtype=torch.bool, device="cpu").numpy()
+        self.scratch = torch.empty(max(FILLED, rows * pitch), **FLOAT32).numpy()
         self.rows = rows
 
     def tile(self, documents: slice, hidden: tuple[np.ndarray, np.ndarray]) -> Tile:

@@ -1,17 +1,22 @@
 """Norms of every prefix of every row in one pass, which also finds rows that cannot be ranked."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from math import gcd
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+FLOAT32: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
+"""What new tensors are, whatever torch's defaults have been set to."""
+
 ROWS = 4096  # rows read at a time
 SIMD = 16  # numbers that a processor squares at once
 SAFE = (2.0**-60, 2.0**60)  # squared norms whose float32 products neither overflow nor vanish
+MOST = 1023  # the greatest power of two in float64
 WIDE = 2.0**-80  # a prefix whose squared norm is this much below its row's needs a scale of its own
 
 
@@ -48,8 +53,8 @@ def prefix_norms(
         ValueError: If a row holds a value that is not finite; it names the row.
     """
     n = len(rows)
-    inverse = torch.empty(len(dims), n)
-    scale = torch.ones(n, dtype=torch.float64)
+    inverse = torch.empty(len(dims), n, **FLOAT32)
+    scale = torch.ones(n, dtype=torch.float64, device="cpu")
     wide = False
     step = ROWS if rows.device.type == "cpu" else 2**16
     for start in range(0, n, step):
@@ -60,9 +65,8 @@ def prefix_norms(
         usual = (squared[:, 0] > SAFE[0]) & (total < SAFE[1])
         if not usual.all():
             odd = torch.nonzero(~usual).squeeze(1)  # (odd,)
-            squared[odd] = _squared_exactly(rows, odd + start, dims, (name, first_row))
-            scale[odd + start] = _scales(squared[odd, -1])
-            squared[odd] *= scale[odd + start, None].square()
+            measured = _measure_exactly(rows, odd + start, dims, (name, first_row))
+            squared[odd], scale[odd + start] = measured
             wide |= _is_wide(squared[odd])
         inverse[:, start : start + step] = _inverse(squared).T
     return PrefixNorms(inverse, None if (scale == 1).all() else scale, wide, tuple(dims))
@@ -70,7 +74,7 @@ def prefix_norms(
 
 def prefix_squares(rows: np.ndarray, dims: Sequence[int]) -> Tensor:
     """Squared norms of every prefix, float64 [rows, l], from sums in the dtype of the rows."""
-    unit = gcd(*dims)
+    unit = math.gcd(*dims)
     if unit >= SIMD:  # equal units in one call read the rows once
         units = rows.reshape(len(rows), -1, unit)  # (rows, units, unit)
         sums = np.einsum("rus,rus->ru", units, units, dtype=rows.dtype)
@@ -89,10 +93,13 @@ def _squared_on(rows: Tensor, dims: Sequence[int]) -> Tensor:
     return torch.stack(parts, dim=1).cpu().double().cumsum(dim=1)
 
 
-def _squared_exactly(
+def _measure_exactly(
     rows: Tensor, odd: Tensor, dims: Sequence[int], name: tuple[str, int]
-) -> Tensor:
-    """Squared prefix norms in float64, where no float32 value overflows or vanishes."""
+) -> tuple[Tensor, Tensor]:
+    """Squared prefix norms float64 [odd, l] of scaled rows, and the scales float64 [odd].
+
+    Where a norm lies outside the safe range, the scale is a power of two that brings it to about 1.
+    """
     block = rows[odd.to(rows.device), : dims[-1]].to("cpu", torch.float64)  # (odd, d)
     finite = torch.isfinite(block).all(dim=1)
     if not finite.all():
@@ -100,14 +107,21 @@ def _squared_exactly(
         raise ValueError(
             f"{name[0]} row {row} holds a value that is not finite: remove or repair it"
         )
-    return prefix_squares(block.numpy(), dims)
+    largest = torch.frexp(block.abs().amax(dim=1)).exponent  # (odd,) squares overflow float64 too
+    squared = prefix_squares(_times_two_to(block, -largest[:, None]).numpy(), dims)
+    total = squared[:, -1]
+    exponent = torch.frexp(total.sqrt()).exponent + largest
+    low, high = (math.frexp(edge**0.5)[1] for edge in SAFE)
+    far = (total > 0) & ((exponent < low) | (exponent > high))
+    power = torch.where(far, -exponent, 0).clamp(max=MOST)
+    squared = _times_two_to(squared, 2 * (largest + power)[:, None])
+    return squared, _times_two_to(torch.ones_like(total), power)
 
 
-def _scales(squared: Tensor) -> Tensor:
-    """Powers of two that bring norms outside the safe range to about 1."""
-    exponent = torch.frexp(squared.sqrt()).exponent
-    far = (squared > 0) & ((squared < SAFE[0]) | (squared > SAFE[1]))
-    return torch.where(far, torch.ldexp(torch.ones_like(squared), -exponent), 1.0)
+def _times_two_to(values: Tensor, power: Tensor) -> Tensor:
+    """Float64 values times powers of two that may themselves lie outside of float64."""
+    half = power.div(2, rounding_mode="floor")
+    return torch.ldexp(torch.ldexp(values, half), power - half)
 
 
 def _is_wide(squared: Tensor) -> bool:
@@ -115,4 +129,4 @@ def _is_wide(squared: Tensor) -> bool:
 
 
 def _inverse(squared: Tensor) -> Tensor:
-    return torch.where(squared > 0, squared.rsqrt(), 0.0).float()
+    return squared.rsqrt().where(squared > 0, 0).float()

@@ -122,7 +122,10 @@ def compare(
         scores = lack.copy_(scores)
     left, right = torch.from_numpy(threshold), torch.from_numpy(factor)
     torch.addcmul(left, scores, right, value=-1, out=lack)
-    np.signbit(lack.numpy(), out=mask)
+    if mask.shape[1] == 1:  # numpy 2.4 writes wrong signs to a strided column
+        mask[...] = np.signbit(lack.numpy())
+    else:
+        np.signbit(lack.numpy(), out=mask)
 
 
 def marked(mask: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -166,6 +169,8 @@ def _gathered(
         count[row] = len(columns)
         again.append(columns + start[row])
     found = np.concatenate([found, *again]) if again else found
+    if not len(found):  # all is excluded; something has to be there to be taken and overwritten
+        found = np.zeros(1, np.int64)
     passed = tile.scratch.take(found)
     side_by_side = np.zeros((len(mask), max(keep, count.max())), np.float32)
     for row, (first, n) in enumerate(zip(begin.tolist(), count.tolist(), strict=True)):

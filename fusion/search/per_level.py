@@ -1,10 +1,12 @@
 """The plain engine: one matrix product and one top-k a level, on any device that torch has."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fusion.search import keys
 from fusion.search.problem import Problem
+from fusion.search.products import accumulated
 
 DOCUMENTS = 2**16  # read at a time, which bounds the float32 copy of a half-precision corpus
 SCORES = 2**23  # held at a time
@@ -26,10 +28,19 @@ def _search_level(problem: Problem, level: int) -> Tensor:
         for first in range(0, len(best), rows):
             block = slice(first, first + rows)
             queries = problem.queries[block, : problem.dims[level]].to(device)
-            scores = queries @ documents.T * inverse  # (q, c)
+            scores = _products(queries, documents) * inverse  # (q, c)
             found = _keys(scores, start, problem.exclude, block)
             best[block] = keys.merge([best[block], found], problem.keep)
     return best
+
+
+def _products(queries: Tensor, documents: Tensor) -> Tensor:
+    """Dot products [q, c]."""
+    if documents.device.type != "cpu":
+        return queries @ documents.T
+    room = np.empty((len(queries), len(documents)), np.float32)
+    list(accumulated(room, queries, documents, [documents.shape[1]]))
+    return torch.from_numpy(room)
 
 
 def _keys(scores: Tensor, start: int, exclude: Tensor | None, block: slice) -> Tensor:

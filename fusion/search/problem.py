@@ -74,13 +74,12 @@ def pose(
     q = as_tensor(queries, "queries")
     c = as_tensor(corpus, "corpus", (*FLOATS, torch.int8))
     levels = check_dims(dims, min(q.shape[1], c.shape[1]))
-    if k < 1:
-        raise ValueError(f"k must be at least 1, got {k}")
+    check_k(k)
     query_norms = prefix_norms(q, levels, "queries")
     if norms is not None and (norms.dims != levels or norms.inverse.shape[1] != len(c)):
         raise ValueError(
             f"norms belong to {norms.inverse.shape[1]} rows at dims {norms.dims}, the corpus has "
-            f"{len(c)} rows and dims are {levels}: measure them again with prefix_norms()"
+            f"{len(c)} rows and dims are {levels}: measure them again with corpus_norms()"
         )
     scaled, query_norms = _scale_queries(q[:, : levels[-1]], query_norms)
     return Problem(
@@ -94,17 +93,18 @@ def pose(
     )
 
 
-def as_tensor(rows: Rows, name: str, dtypes: tuple[torch.dtype, ...] = FLOATS) -> Tensor:
-    """See rows as a tensor, without a copy wherever torch can read them in place."""
+def as_tensor(rows: Rows, name: str, dtypes: tuple[torch.dtype, ...] | None = FLOATS) -> Tensor:
+    """See rows as a tensor, of any dtype if None, without a copy where torch can read in place."""
     if isinstance(rows, np.ndarray):
-        if rows.dtype.kind != "f" or any(stride < 0 for stride in rows.strides):
-            rows = np.ascontiguousarray(rows)
+        native = rows.dtype.newbyteorder("=")
+        if rows.dtype != native or any(s < 0 or s % native.itemsize for s in rows.strides):
+            rows = np.array(rows, native, order="C")  # which torch cannot read in place
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*not writable.*")  # we only read
             rows = torch.from_numpy(rows)
     if not isinstance(rows, Tensor):
         raise TypeError(f"{name} must be a numpy array or a torch tensor, got {type(rows)}")
-    if rows.dtype not in dtypes:
+    if dtypes is not None and rows.dtype not in dtypes:
         raise ValueError(f"{name} must be floating point, got {rows.dtype}: convert them first")
     if rows.ndim != 2:
         raise ValueError(f"{name} must have two dimensions [rows, d], got {tuple(rows.shape)}")
@@ -119,6 +119,12 @@ def check_dims(dims: Sequence[int], width: int) -> tuple[int, ...]:
     if levels[-1] > width:
         raise ValueError(f"dims end at {levels[-1]}, but the vectors have only {width} components")
     return levels
+
+
+def check_k(k: int) -> None:
+    """At least one result."""
+    if k < 1:
+        raise ValueError(f"k must be at least 1, got {k}")
 
 
 def check_exclude(exclude: Rows | None, queries: int, documents: int) -> Tensor | None:
@@ -142,7 +148,7 @@ def _scale_queries(queries: Tensor, norms: PrefixNorms) -> tuple[Tensor, PrefixN
         queries = queries.cpu().double() * norms.scale[:, None]
     norm = norms.inverse[-1].double().reciprocal()  # (q,) inf for zero rows
     exponent = torch.where(torch.isfinite(norm), torch.frexp(norm).exponent, 0)
-    factor = torch.ldexp(torch.ones(len(norm), dtype=torch.float64), -exponent)
+    factor = torch.ldexp(torch.ones_like(norm), -exponent)
     # Usual float32 rows need no float64, where the product would be rounded to the same numbers.
     exact = torch.float32 if queries.dtype == torch.float32 else torch.float64
     scaled = (queries.cpu().to(exact) * factor[:, None].to(exact)).float().contiguous()  # (q, d)

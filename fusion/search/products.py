@@ -12,9 +12,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fusion.search.norms import FLOAT32
+
 FEW = 32  # queries
 SMALL = 2**19  # multiplications of a product that numpy's BLAS keeps on one thread
 READ = 256  # documents that few queries read at a time
+ALIKE = 16  # documents in each product, or a multiple, so that BLAS sums all of them in one order
 _lock = threading.Lock()
 _users = 0
 _before: tuple[int, str | None] = (1, None)
@@ -24,9 +27,11 @@ _before: tuple[int, str | None] = (1, None)
 def tuned_products() -> Iterator[None]:
     """Let every product inside run on one thread and on oneDNN where that keeps float32 accuracy.
 
-    The settings are global in torch: the first of several concurrent users sets them, the last one
-    puts back what was there. A pool of threads over blocks beats threads inside each product, since
-    many small parallel regions wait for one another on a busy machine.
+    Of several concurrent users the first one finds what the settings were. The precision is global
+    in torch, so the last user puts it back. Each thread has a count of threads of its own, which a
+    new one takes from whoever set it last, so every user puts that back. A pool of threads over
+    blocks beats threads inside each product, since many small parallel regions wait for one another
+    on a busy machine.
     """
     global _users, _before
     with _lock:
@@ -35,27 +40,37 @@ def tuned_products() -> Iterator[None]:
             torch.set_num_threads(1)
             if onednn_is_better():
                 _set_precision("bf16")
+        torch.set_num_threads(1)
         _users += 1
     try:
         yield
     finally:
         with _lock:
             _users -= 1
+            torch.set_num_threads(_before[0])
             if not _users:
-                torch.set_num_threads(_before[0])
                 _set_precision(_before[1])
 
 
 def accumulated(
     room: np.ndarray, queries: Tensor, documents: Tensor, dims: Sequence[int]
 ) -> Iterator[int]:
-    """Fill ``room`` [q, c] with the products of each level in turn, and say which level it is."""
+    """Fill ``room`` [q, c] with the products of each level in turn, and say which level it is.
+
+    Equal documents get equal products, wherever they stand and whatever stands beside them.
+    """
     dots = torch.from_numpy(room)
     segments = list(pairwise((0, *dims)))
     few = _few(queries, documents, segments) if len(queries) <= FEW else None
+    sums, count = dots, len(documents)
+    if few is None and count < ALIKE:  # a product with one vector would sum in another order
+        documents = torch.nn.functional.pad(documents, (0, 0, 0, ALIKE - count))  # (ALIKE, d)
+        sums = dots.new_empty(len(queries), ALIKE)
     for level, (a, b) in enumerate(segments):
         if few is None:
-            torch.addmm(dots, queries[:, a:b], documents[:, a:b].T, beta=float(level > 0), out=dots)
+            torch.addmm(sums, queries[:, a:b], documents[:, a:b].T, beta=float(level > 0), out=sums)
+            if sums is not dots:
+                dots.copy_(sums[:, :count])
         elif level == 0:
             dots.copy_(few[level].T)
         else:
@@ -70,14 +85,18 @@ def _few(queries: Tensor, documents: Tensor, segments: list[tuple[int, int]]) ->
     is up to twice as fast on few queries, and runs products this small on the calling thread.
     """
     left, right = documents.numpy(), np.ascontiguousarray(queries.numpy().T)  # (c, d) (d, q)
-    parts = np.empty((len(segments), len(left), len(queries)), np.float32)
+    whole = -(-len(left) // ALIKE) * ALIKE
+    parts = np.empty((len(segments), whole, len(queries)), np.float32)
     widest = max(b - a for a, b in segments)
-    step = max(1, min(READ, SMALL // (len(queries) * widest)))
-    for start in range(0, len(left), step):
-        rows = slice(start, start + step)
+    step = max(1, min(READ, SMALL // (len(queries) * widest)) // ALIKE) * ALIKE
+    for start in range(0, whole, step):
+        rows = slice(start, min(start + step, whole))
+        read = left[rows]
+        if len(read) < rows.stop - start:
+            read = np.pad(read, ((0, rows.stop - start - len(read)), (0, 0)))
         for part, (a, b) in zip(parts, segments, strict=True):
-            np.matmul(left[rows, a:b], right[a:b], out=part[rows])
-    return torch.from_numpy(parts)
+            np.matmul(read[:, a:b], right[a:b], out=part[rows])
+    return torch.from_numpy(parts[:, : len(left)])
 
 
 @cache
@@ -91,7 +110,7 @@ def onednn_is_better() -> bool:
     if before is None:
         return False
     generator = torch.Generator().manual_seed(0)
-    a, b = (torch.randn(n, 512, generator=generator) for n in (256, 1024))
+    a, b = (torch.randn(n, 512, generator=generator, **FLOAT32) for n in (256, 1024))
     seconds = {}
     try:
         for value in (before, "bf16"):

@@ -17,12 +17,14 @@ import torch
 from torch import Tensor
 
 from fusion.search.bounds import error_bound
-from fusion.search.norms import prefix_squares
+from fusion.search.norms import FLOAT32, prefix_squares
 from fusion.search.passing import Tile, compare, mark_above, marked
 from fusion.search.products import accumulated
 from fusion.search.survivors import CROWDED, Survivors
 
 MANY = 200  # queries that repay the coding of a document
+WORTH = 80_000  # scores for each result, and for each of ``SET_UP``, that repay the rest
+SET_UP = 180
 PAYS = 1 / 12  # share of scores that may pass; with more of them float32 products cost less
 LOOSE = 4.0  # scores that pass the bound for each that passes the threshold, at first
 TOP = 127  # the greatest code
@@ -148,10 +150,10 @@ class Screen:
 def code(rows: Tensor, dims: Sequence[int]) -> Codes:
     """Round rows float32 [n, d] to int8."""
     n, dim = rows.shape
-    codes, error = torch.empty(n, dim, dtype=torch.int8), torch.empty(n, len(dims))
-    step = torch.empty(n, 1)
+    codes = torch.empty(n, dim, dtype=torch.int8, device="cpu")
+    error, step = torch.empty(n, len(dims), **FLOAT32), torch.empty(n, 1, **FLOAT32)
     height = max(1, CODED // dim)
-    room = torch.empty(2, min(n, height), dim)
+    room = torch.empty(2, min(n, height), dim, **FLOAT32)
     for first in range(0, n, height):
         part = slice(first, min(first + height, n))
         scaled, rounded = room[:, : part.stop - first]
@@ -181,8 +183,9 @@ def pair_products(
     pairs = torch.sparse_csr_tensor(
         begin,
         torch.from_numpy(columns),
-        torch.zeros(len(columns)),
+        torch.zeros(len(columns), **FLOAT32),
         (len(queries), len(documents)),
+        **FLOAT32,
         check_invariants=False,
     )
     for a, b in pairwise((0, *dims)):
@@ -207,9 +210,12 @@ def coded_products(
         yield level, total.numpy()
 
 
-def screens(queries: int) -> bool:
-    """Whether a block of this many queries is worth a screen."""
-    return queries >= MANY and int8_is_better()
+def screens(queries: int, documents: int, dims: Sequence[int], keep: int) -> bool:
+    """Whether a screen is faster than float32 products for this many queries and documents."""
+    if queries < MANY or queries * documents < WORTH * (SET_UP + keep):
+        return False
+    # torch 2.13 multiplies int8 matrices of a single column wrongly
+    return min(b - a for a, b in pairwise((0, *dims))) > 1 and int8_is_better()
 
 
 @cache
@@ -218,7 +224,8 @@ def int8_is_better() -> bool:
 
     A processor without instructions for it would be slower, or would let sums of int16 overflow.
     """
-    queries, documents = (torch.full((n, 512), TOP, dtype=torch.int8) for n in (256, 1024))
+    queries = torch.full((256, 512), TOP, dtype=torch.int8, device="cpu")
+    documents = queries.repeat(4, 1)
     left, right = queries.float(), documents.float()
     try:
         exact = bool((torch._int_mm(queries, documents.T) == 512 * TOP**2).all())

@@ -7,7 +7,8 @@ from torch import Tensor
 
 from fusion.search import cpu, keys
 from fusion.search.norms import prefix_norms
-from fusion.search.problem import Problem, Rows, as_tensor, check_dims, pose
+from fusion.search.problem import Problem, Rows, as_tensor, check_dims, check_exclude, pose
+from fusion.search.screening import screens
 
 PIECE = 2**16  # documents searched at a time
 
@@ -44,10 +45,14 @@ class NestedSearcher:
         self.queries = as_tensor(queries, "queries")
         self.dims = check_dims(dims, self.queries.shape[1])
         self.k = k
-        self.exclude = None if exclude is None else torch.as_tensor(exclude).long()
+        self.exclude = check_exclude(exclude, len(self.queries), keys.LAST)
         self.seen = 0
-        self._own = pose(self.queries, self.queries[:0], self.dims, k, None, None)
-        self._best = torch.empty(len(self.dims), len(self.queries), 0, dtype=torch.long)
+        self._screened = screens(len(self.queries), PIECE, self.dims, k)
+        own = pose(self.queries, self.queries[:0], self.dims, k, None, None)
+        parts = [[d] for d in self.dims] if own.wide else [self.dims]
+        self._own = [pose(self.queries, self.queries[:0], part, k, None, None) for part in parts]
+        shape = len(self.dims), len(self.queries), 0
+        self._best = torch.empty(shape, dtype=torch.int64, device="cpu")
 
     def add(self, documents: Rows) -> None:
         """Search the next documents [c, d]; they are numbered on from those before.
@@ -63,8 +68,9 @@ class NestedSearcher:
     def result(self) -> tuple[Tensor, Tensor]:
         """Scores float32 and indices int64 [l, q, min(k, documents so far)], as nested_topk's."""
         scores, indices = keys.unpack(self._best)
-        norms = self._own.query_norms.inverse  # (l, q)
-        scores *= torch.ldexp(norms, -_exponents(self._own))[..., None]
+        inverse = torch.cat([own.query_norms.inverse for own in self._own])  # (l, q)
+        exponents = torch.cat([_exponents(own) for own in self._own])
+        scores *= torch.ldexp(inverse, -exponents)[..., None]
         return scores.masked_fill_(indices < 0, -torch.inf), indices
 
     def _add_piece(self, piece: Tensor) -> None:
@@ -76,7 +82,9 @@ class NestedSearcher:
         problems = [pose(self.queries, piece, self.dims, self.k, exclude, norms)]
         if problems[0].wide and len(self.dims) > 1:
             problems = [pose(self.queries, piece, [d], self.k, exclude, None) for d in self.dims]
-        found = torch.cat([_comparable(problem) for problem in problems])  # (l, q, k)
+        found = torch.cat(
+            [_comparable(problem, self._screened) for problem in problems]
+        )  # (l, q, k)
         found = torch.where(found == keys.EMPTY, found, found - self.seen)  # later documents
         self.seen += len(piece)
         self._best = keys.merge([self._best, found], min(self.k, self.seen))
@@ -102,9 +110,9 @@ def search_chunks(
     return searcher.result()
 
 
-def _comparable(problem: Problem) -> Tensor:
+def _comparable(problem: Problem, screened: bool) -> Tensor:
     """Keys whose scores are free of the power of two that this problem scaled its queries by."""
-    scores, indices = keys.unpack(cpu.search_keys(problem))
+    scores, indices = keys.unpack(cpu.search_keys(problem, screened))
     scores = torch.ldexp(scores, _exponents(problem)[..., None])
     return keys.pack_found(scores, indices)
 

@@ -67,7 +67,8 @@ def nested_topk(
     problem = pose(queries, corpus, dims, k, exclude, norms)
     if problem.wide and len(problem.dims) > 1:  # each level on its own needs no common scale
         parts = [
-            nested_topk(queries, corpus, [d], k, exclude=exclude, backend=backend) for d in dims
+            nested_topk(queries, corpus, [d], k, exclude=exclude, backend=backend)
+            for d in problem.dims
         ]
         return torch.cat([scores for scores, _ in parts]), torch.cat([found for _, found in parts])
     return _engine(problem, backend)(problem)

@@ -156,7 +156,7 @@ def _search_block(
     exclude = None if problem.exclude is None else problem.exclude[block].to(device)
     shape = len(problem.dims), len(queries)
     best = torch.full((*shape, 0), keys.EMPTY, device=device)
-    thresholds = torch.full(shape, -torch.inf, device=device)
+    thresholds = torch.full(shape, -torch.inf, dtype=torch.float32, device=device)
     found = torch.empty(*shape, slots, dtype=torch.int64, device=device)
     dims = torch.tensor(problem.dims, dtype=torch.int32, device=device)
     start, size = 0, GROUP * FIRST
