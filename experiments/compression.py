@@ -36,7 +36,8 @@ from fusion.inputs.texts import load_texts
 from fusion.measure.comparisons import comparisons_of
 from fusion.measure.rows import MEAN, Row, mean_rows
 from fusion.measure.sweep import Space, measure
-from fusion.run import fuse, fuse_queries
+from fusion.run import CALIBRATION_ROWS, fuse, fuse_queries
+from fusion.samples import evenly_spaced
 from fusion.space.batches import Queries
 from fusion.space.blocks import Blocks
 from fusion.space.codes import Codebook, Precision
@@ -61,7 +62,6 @@ BUDGETS = {
     64: ("binary+", "int2", "int2+", "int3", "int4"),
     128: ("int2", "int2+", "int3", "int4"),
 }
-CALIBRATION_ROWS = 4096
 
 
 @dataclass(frozen=True)
@@ -228,8 +228,8 @@ def coded_rows(
     """Score codes of documents, against float queries and against queries coded too."""
     data, fused = texts.splits[split]
     fitted_on = texts.fitted_on
-    step = max(1, len(fitted_on) // CALIBRATION_ROWS)
-    calibration = compressor.transform(fitted_on[::step][:CALIBRATION_ROWS])
+    sample = evenly_spaced(len(fitted_on), CALIBRATION_ROWS)
+    calibration = compressor.transform(fitted_on[sample])
     queries, documents = compressor.transform(fused), compressor.transform(texts.documents)
     rows: list[Row] = []
     for way in ways:

@@ -24,6 +24,7 @@ from fusion.inputs.precomputed import PrecomputedEncoder
 from fusion.inputs.store import Store
 from fusion.inputs.texts import Texts, load_texts, pseudo_queries, query_like
 from fusion.output import check_output, write_whole
+from fusion.samples import evenly_spaced
 from fusion.space.batches import Queries
 from fusion.space.blocks import Blocks, Normalization
 from fusion.space.compressor import FittedCompressor
@@ -196,7 +197,8 @@ def _fit(
     if first:
         pca.save(folder / "pca.safetensors")
     head = fit_head(fused, config.train, config.dims, queries=queries, folder=folder, resume=resume)
-    run = Run(config, blocks, {"pca": pca, "head": head}, _sample(fused), describe_environment())
+    calibration = np.ascontiguousarray(fused[evenly_spaced(len(fused), CALIBRATION_ROWS)])
+    run = Run(config, blocks, {"pca": pca, "head": head}, calibration, describe_environment())
     if first:
         head.save(folder / "head.safetensors")
         _write_calibration(folder, run.calibration)
@@ -307,11 +309,6 @@ def auto_weights(
     chosen = ", ".join(f"{e.name} {w:g}" for e, w in zip(encoders, weights, strict=True))
     logger.info("weights chosen on %d pseudo-queries: %s", len(queries), chosen)
     return weights
-
-
-def _sample(fused: np.ndarray) -> np.ndarray:
-    step = max(1, len(fused) // CALIBRATION_ROWS)
-    return np.ascontiguousarray(fused[::step][:CALIBRATION_ROWS])
 
 
 def _write_calibration(folder: Path, vectors: np.ndarray) -> None:

@@ -11,6 +11,7 @@ from fusion.inputs.corpora import EMBEDDED, load_documents
 from fusion.inputs.hub import Document, not_found, wikipedia_from_hub
 from fusion.inputs.jsonl import parse_object, read_lines
 from fusion.inputs.pydocs import paragraphs
+from fusion.samples import evenly_spaced
 
 _SENTENCE_ENDS = re.compile(r"(?<=[a-z0-9)\"'%\]][.!?])\s+(?=[A-Z\"'(0-9])")
 
@@ -141,8 +142,7 @@ def pseudo_queries(
     whole = [pair for pair in pairs if pair[1] in known]
     if len(whole) >= count:
         pairs, count = whole, 3 * count
-    step = max(1, len(pairs) // count)
-    chosen = pairs[::step][:count]
+    chosen = [pairs[i] for i in evenly_spaced(len(pairs), count)]
     return [query for query, _ in chosen], [rest for _, rest in chosen]
 
 

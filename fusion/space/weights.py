@@ -7,6 +7,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fusion.samples import evenly_spaced
 from fusion.space.blocks import Normalization, check_shapes, row_norms
 
 MAX_PAIRS = 9_000
@@ -122,7 +123,7 @@ class Pairs:
                 f"and {len(documents[0])} documents"
             )
         most = min(MAX_PAIRS, int((_MAX_SIMILARITIES / len(documents)) ** 0.5), len(queries[0]))
-        rows = np.linspace(0, len(queries[0]) - 1, most).round().astype(np.int64)  # (n,)
+        rows = evenly_spaced(len(queries[0]), most)  # (n,)
         products = torch.empty(len(documents), most, most)  # (blocks, n, n)
         lengths = torch.ones(len(documents), most)  # (blocks, n)
         for i, (name, asked, given) in enumerate(zip(names, queries, documents, strict=True)):
