@@ -122,6 +122,8 @@ def _splits(config: "EvaluationConfig", budget: int | None) -> dict[str, str]:
         raise ValueError(f"budget must be positive, got {budget} bytes")
     if "concat" not in config.methods:
         raise ValueError("a budget is compared with the full concat: name concat in --methods")
+    if "float32" not in config.precisions:
+        raise ValueError("a budget is compared with float32: name it in --precisions too")
     return splits_to_choose_on(config.data, config.split)
 
 

@@ -34,6 +34,9 @@ def check_output(
         raise ValueError("--resume keeps what --overwrite would remove; use one of them")
     if folder.exists() and not folder.is_dir():
         raise FusionError(f"{folder} is a file; choose a folder for --output")
+    above = next(path for path in folder.absolute().parents if path.exists())
+    if not above.is_dir():
+        raise FusionError(f"{above} is a file, so {folder} cannot lie in it")
     if not folder.is_dir() or all(_is_left_over(path, marks) for path in folder.iterdir()):
         return
     if not overwrite and not resume:

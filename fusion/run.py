@@ -30,7 +30,7 @@ from fusion.space.blocks import Blocks, Normalization
 from fusion.space.compressor import FittedCompressor
 from fusion.space.compressors import PCA, load_compressor
 from fusion.space.distributed import is_first
-from fusion.space.plan import WHERE
+from fusion.space.plan import WHERE, make_plan
 from fusion.space.recipe import TrainConfig, check_dims
 
 logger = logging.getLogger(__name__)
@@ -159,7 +159,8 @@ def train(config: RunConfig, folder: Path, *, overwrite: bool = False, resume: b
 
     if is_first(config.train):
         check_output(folder, overwrite, resume, marks=(CONFIG,), kind="a run folder")
-    encoders = load_encoders(config)
+    check_devices(config.train)
+    encoders = load_encoders(config, config.train.device)
     blocks = Blocks(
         config.encoders,
         tuple(encoder.dim for encoder in encoders),
@@ -167,7 +168,6 @@ def train(config: RunConfig, folder: Path, *, overwrite: bool = False, resume: b
         () if isinstance(config.weights, str) else config.weights,
     )
     dims = check_dims(config.dims or default_dims(blocks.width), blocks.width)
-    check_devices(config.train)
     texts = load_texts(config.texts, config.max_texts)
     store = Store()
     if config.weights == AUTO:
@@ -188,13 +188,16 @@ def _fit(
 ) -> Run:
     from fusion.space.training import fit_head
 
-    first = is_first(config.train)
-    if first:
-        _begin(folder, config.to_dict() | {"blocks": blocks.to_dict()}, resume)
+    first, plain = is_first(config.train), config.to_dict() | {"blocks": blocks.to_dict()}
     if resume and (folder / ENVIRONMENT).is_file():
+        if first:
+            _begin(folder, plain, resume)
         return Run.load(folder)
+    # What may be wrong with the texts shows before an earlier run is cleared away.
+    make_plan(fused, config.train, config.dims, queries)
     pca = PCA().fit(fused)
     if first:
+        _begin(folder, plain, resume)
         pca.save(folder / "pca.safetensors")
     head = fit_head(fused, config.train, config.dims, queries=queries, folder=folder, resume=resume)
     calibration = np.ascontiguousarray(fused[evenly_spaced(len(fused), CALIBRATION_ROWS)])
@@ -210,7 +213,7 @@ def _fit(
 def _begin(folder: Path, plain: dict[str, Any], resume: bool) -> None:
     written = yaml.safe_dump(plain, sort_keys=False)
     if resume and (folder / CONFIG).is_file():
-        _check_same(folder, yaml.safe_load(written))
+        _check_same(folder, plain)
     elif folder.is_dir():
         _clear(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -227,11 +230,9 @@ def _clear(folder: Path) -> None:
             path.unlink()
 
 
-def load_encoders(config: RunConfig) -> list[TextEncoder]:
-    """The run's encoders, each loaded once."""
-    return [
-        load_encoder(name, config.encoder_dtype, config.train.device) for name in config.encoders
-    ]
+def load_encoders(config: RunConfig, device: str = "auto") -> list[TextEncoder]:
+    """The run's encoders, each loaded once; not bound to the device that it was trained on."""
+    return [load_encoder(name, config.encoder_dtype, device) for name in config.encoders]
 
 
 def fuse(
@@ -295,6 +296,14 @@ def auto_weights(
     """
     from fusion.space.weights import choose_weights
 
+    if len(encoders) == 1:
+        return (1.0,)
+    for encoder in encoders:
+        if isinstance(encoder, PrecomputedEncoder):
+            raise FusionError(
+                f"weights cannot be chosen with {encoder.name}: there is nothing to embed queries "
+                "with; give --weights by hand, one number an encoder"
+            )
     queries, rests = pseudo_queries(texts.texts, AUTO_PAIRS, texts.titles)
     if len(queries) < 50:
         raise FusionError(
@@ -329,7 +338,8 @@ def _read_calibration(folder: Path) -> np.ndarray:
         raise FusionError(f"{folder / CALIBRATION} cannot be read: {error}") from error
 
 
-def _check_same(folder: Path, now: dict[str, Any]) -> None:
+def _check_same(folder: Path, plain: dict[str, Any]) -> None:
+    now = yaml.safe_load(yaml.safe_dump(plain, sort_keys=False))  # as it would be read again
     try:
         before = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
         for plain in (before, now):  # it may go on on other devices

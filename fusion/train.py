@@ -94,6 +94,7 @@ def train(options: dict[str, Any]) -> None:
 def resolve(options: dict[str, Any]) -> "RunConfig":
     """The configuration that options ask for; a value that cannot be is a ValueError."""
     from fusion.run import RunConfig
+    from fusion.space.plan import WHERE
 
     options = dict(options)
     changes = {
@@ -101,6 +102,8 @@ def resolve(options: dict[str, Any]) -> "RunConfig":
     }
     before = dict(options.pop("train", {}))  # of a run's config.yaml
     recipe = options.pop("recipe", before.get("recipe", "fusion"))
+    if recipe != before.get("recipe", recipe):  # the settings of another one would stay under it
+        before = {key: before[key] for key in ("seed", *WHERE) if key in before}
     if "epochs" in changes:
         before.pop("steps", None)  # they oust each other
     settings = {key: value for key, value in before.items() if key != "recipe"} | changes

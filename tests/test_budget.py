@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -9,7 +11,8 @@ from fusion.measure.rows import Row
 def row(method, size, score, split="dev", seed=0):
     rng = np.random.default_rng(size)
     noise = rng.normal(0, 0.01, 50)
-    return Row("d", split, method, size, "int8", size, seed, score, (score - 0.1, score + 0.1),
+    precision = "float32" if method == "concat" else "int8"
+    return Row("d", split, method, size, precision, size, seed, score, (score - 0.1, score + 0.1),
                0.9, 50, score + noise - noise.mean())  # fmt: skip
 
 
@@ -26,6 +29,21 @@ def test_best_within_the_budget_is_chosen_on_one_split_and_confirmed_on_another(
     assert choice.distance.difference == pytest.approx(-0.1, abs=1e-6)
     assert "head, 16 dims, int8 (16 bytes, 16 times smaller), chosen on d dev" in str(choice)
     assert "75.0% of the full concat's 0.4000" in str(choice)
+
+
+def test_the_full_concat_is_never_a_coded_one():
+    coded = replace(row("concat", 8, 0.1, "test"), precision="binary")
+    choice = choose([coded, *rows("dev")], [coded, *rows("test")], budget=63)
+    assert choice.full.bytes_per_vector == 256
+    with pytest.raises(FusionError, match="within 15 bytes a vector; the smallest has 16"):
+        choose([coded, *rows("dev")], rows("test"), budget=15)
+    with pytest.raises(FusionError, match="nothing but the concat was measured"):
+        choose(rows("dev")[-1:], rows("test"), budget=999)
+
+
+def test_a_concat_that_finds_nothing_has_no_share():
+    nothing = [*rows("test")[:-1], row("concat", 256, 0.0, "test")]
+    assert "nan% of the full concat's 0.0000" in str(choose(rows("dev"), nothing, budget=63))
 
 
 def test_a_larger_budget_takes_the_larger_vector():

@@ -427,3 +427,15 @@ def test_damaged_files_are_one_clear_error(tmp_path):
     save_file(tensors, path, metadata={"codebook": json.dumps(about)})
     with pytest.raises(FusionError, match="scale holds values that are not finite"):
         Codebook.load(path)
+
+
+@pytest.mark.parametrize("coding", ["trellis", "scalar"])
+def test_a_column_that_never_varied_in_training_does_not_spoil_the_others(coding):
+    rng = np.random.default_rng(0)
+    vectors = rng.standard_normal((500, 64)).astype(np.float32)
+    training = vectors.copy()
+    training[:, 10] = 0
+    book = Codebook.fit(training, "int2", rotation="none", coding=coding)
+    decoded = book.decode(book.encode(vectors))
+    unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    assert (decoded * unit).sum(axis=1).mean() > 0.9

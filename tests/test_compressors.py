@@ -106,6 +106,14 @@ def test_fewer_texts_than_dims_still_fit(embeddings):
     assert np.isfinite(out).all()
 
 
+def test_components_beyond_the_texts_do_not_turn_with_their_last_bits(embeddings):
+    few = embeddings[:5]
+    moved = few * (1 + 2e-7 * np.random.default_rng(1).standard_normal(few.shape))
+    before, after = (PCA().fit(rows.astype(np.float32)).matrix for rows in (few, moved))
+    np.testing.assert_allclose(after, before, atol=1e-5)
+    np.testing.assert_allclose(before.T @ before, np.eye(before.shape[1]), atol=1e-6)
+
+
 def test_components_that_few_texts_cannot_tell_are_not_blown_up(embeddings):
     few = embeddings[:12]
     plain, scaled = PCA().fit(few).explained, PCA(power=-0.25).fit(few).matrix

@@ -1,5 +1,6 @@
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -7,8 +8,10 @@ import time
 
 import numpy as np
 import pytest
+import yaml
 
 from fusion import evaluate, train
+from fusion.space.recipe import TrainConfig
 
 SCARCE = ["--recipe", "fusion", "--epochs", "2", "--batch-size", "32"]
 
@@ -61,6 +64,46 @@ def test_train_prints_the_resolved_config_and_draws_the_loss(flags, tmp_path, ca
     assert "batch_size: 32" in out
     assert (tmp_path / "run" / "curves.png").stat().st_size > 5_000
     assert (tmp_path / "run" / "metrics.csv").is_file()
+
+
+def test_a_recipe_ousts_the_settings_of_a_runs_config(run):
+    plain = yaml.safe_load((run / "config.yaml").read_text(encoding="utf-8"))
+    del plain["blocks"]
+    plain["train"] |= {"seed": 7, "device": "cpu"}
+    again = train.resolve(dict(plain)).train
+    assert (again.recipe, again.batch_size) == ("fusion", 32)
+    paper = train.resolve(plain | {"recipe": "paper", "lr": 0.5}).train
+    assert paper == TrainConfig.of("paper", lr=0.5, seed=7, device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--budget", "20", "--precisions", "binary"], "compared with float32"),
+        (["--precisions", "int8,int8"], "precisions names one twice: int8,int8"),
+        (["--seeds", "0,-1"], "seeds must be 0 or more, got -1"),
+        (["--seeds", "1,1"], "seeds names one twice"),
+    ],
+)
+def test_values_that_cannot_be_cost_no_work(run, data, tmp_path, capsys, flags, message):
+    arguments = [str(run), "--data", str(data), *flags, "--output", str(tmp_path / "out")]
+    code, line = failing(capsys, evaluate, arguments)
+    assert code == 2
+    assert message in line
+
+
+def test_data_sets_of_one_name_and_outputs_below_a_file(run, data, tmp_path, capsys, monkeypatch):
+    shutil.copytree(data, tmp_path / "other" / data.name)
+    both = f"{data},{tmp_path / 'other' / data.name}"
+    arguments = [str(run), "--data", both, "--output", str(tmp_path / "out")]
+    assert f"two data sets are called {data.name}" in failing(capsys, evaluate, arguments)[1]
+    (tmp_path / "file").touch()
+    arguments = [str(run), "--data", str(data), "--output", str(tmp_path / "file" / "out")]
+    assert "file is a file, so" in failing(capsys, evaluate, arguments)[1]
+    monkeypatch.chdir(data)
+    assert evaluate.main([str(run), "--data", ".", "--output", str(tmp_path / "here")]) == 0
+    report = json.loads((tmp_path / "here" / "results.json").read_text(encoding="utf-8"))
+    assert {row["data"] for row in report["rows"]} == {data.name}
 
 
 def test_evaluate_writes_rows_that_the_contract_names(run, data, tmp_path, capsys):

@@ -129,6 +129,29 @@ def test_overwriting_clears_an_earlier_run(config, folder, tmp_path):
     assert Run.load(tmp_path).blocks.weights == (1.0, 0.25)
 
 
+def test_texts_that_cannot_be_trained_on_leave_an_earlier_run_alone(config, folder, tmp_path):
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    (tmp_path / "few").write_text("one\ntwo\nthree\n", encoding="utf-8")
+    few = replace(config, texts=str(tmp_path / "few"))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(ValueError, match="3 texts are too few to train on"):
+        train(few, tmp_path, overwrite=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+    with pytest.raises(ValueError, match="3 texts are too few to train on"):
+        train(few, tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_device_that_is_not_there_is_one_line(config, tmp_path):
+    absent = replace(config, train=replace(config.train, device="cuda"))
+    with pytest.raises(FusionError, match="device cuda was asked for, but torch sees none"):
+        train(absent, tmp_path / "run")
+    with pytest.raises(FusionError, match="device cuda was asked for, but torch sees none"):
+        load_encoder(config.encoders[0], device="cuda")
+    assert len(load_encoders(absent)) == 2  # to evaluate, any device will do
+
+
 def test_resuming_a_finished_run_trains_nothing(config, folder, monkeypatch):
     monkeypatch.setattr("fusion.space.training.fit_head", None)
     run = train(config, folder, resume=True)
@@ -191,6 +214,17 @@ def test_damaged_config_is_one_line(folder, tmp_path, content):
     (tmp_path / "config.yaml").write_text(content, encoding="utf-8")
     with pytest.raises(FusionError, match=r"config\.yaml is damaged"):
         Run.load(tmp_path)
+
+
+def test_weights_of_a_single_encoder_and_of_files(config, tmp_path):
+    texts = Texts("t", ["0"], ["no sentence here"], [""])
+    encoders = load_encoders(config)
+    assert auto_weights(encoders[:1], texts, Normalization.PER_MODEL, Store()) == (1.0,)
+    np.save(tmp_path / "rows.npy", np.ones((1, 4), np.float32))
+    (tmp_path / "rows.ids.txt").write_text("0\n", encoding="utf-8")
+    encoders[1] = load_encoder(f"file:{tmp_path / 'rows.npy'}")
+    with pytest.raises(FusionError, match=r"weights cannot be chosen with file:.* by hand"):
+        auto_weights(encoders, texts, Normalization.PER_MODEL, Store())
 
 
 def test_auto_weights_need_texts_that_can_be_split(config):

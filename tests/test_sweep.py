@@ -205,9 +205,10 @@ def test_intervals_are_the_bootstraps_of_the_per_query_scores():
     assert row.ndcg_at_10_ci95 == tuple(expected)
 
 
-def test_codes_without_calibration_are_refused():
-    with pytest.raises(ValueError, match="pca has no calibration vectors for binary"):
-        measure(Task("toy"), [space("pca")], [8], ["float32", "binary"])
+def test_codes_that_nothing_was_given_to_fit_on_are_left_out(caplog):
+    rows = measure(Task("toy"), [space("pca")], [8], ["float32", "binary", "float16"])
+    assert [row.precision for row in rows] == ["float32", "float16"]
+    assert "pca: there is nothing to fit binary codes on, they are left out" in caplog.text
 
 
 def test_vectors_of_another_data_set_are_refused():

@@ -108,7 +108,7 @@ def read_beir(folder: Path, split: str) -> RetrievalData:
         FusionError: A file is missing or malformed.
     """
     found = RawData(_read_corpus(folder), _read_queries(folder), _read_qrels(folder, split))
-    return assemble(folder.name, split, found)
+    return assemble(folder.resolve().name, split, found)
 
 
 def assemble(name: str, split: str, found: RawData) -> RetrievalData:

@@ -169,6 +169,8 @@ def load_encoder(name: str, dtype: str = "float32", device: str = "auto") -> Tex
     if name.startswith("file:"):
         return PrecomputedEncoder.open(name)
     card = CATALOGUE.get(name)
+    if device == "cuda" and not _sees_cuda():
+        raise FusionError("device cuda was asked for, but torch sees none; use cpu or auto")
     try:
         model = _load_model(name, card, dtype, None if device == "auto" else device)
     except (OSError, ValueError) as error:
@@ -179,6 +181,12 @@ def load_encoder(name: str, dtype: str = "float32", device: str = "auto") -> Tex
     model = strip_normalize(model).eval().requires_grad_(False)
     card = card or _card_of(name, model)
     return FrozenEncoder(name, model, card, _fingerprint(name, card, model, dtype))
+
+
+def _sees_cuda() -> bool:
+    import torch
+
+    return torch.cuda.is_available()
 
 
 def _load_model(

@@ -11,6 +11,7 @@ from fusion.measure.statistics import Comparison
 
 CHOICE_SPLITS = ("dev", "train")
 """Where to choose, in this order; never the split that is reported."""
+FLOAT32 = "float32"
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,8 @@ class Choice:
     def __str__(self) -> str:
         low, high = self.confirmed.ndcg_at_10_ci95
         below, above = self.distance.ci95
-        share = self.confirmed.ndcg_at_10 / self.full.ndcg_at_10
+        full = self.full.ndcg_at_10
+        share = self.confirmed.ndcg_at_10 / full if full else float("nan")
         smaller = self.full.bytes_per_vector / self.confirmed.bytes_per_vector
         return (
             f"best within {self.budget} bytes: {self.confirmed.method}, {self.confirmed.dim} dims, "
@@ -41,7 +43,7 @@ class Choice:
             f"times smaller), chosen on {self.chosen_on}\n"
             f"nDCG@10 {self.confirmed.ndcg_at_10:.4f} [{low:.4f}, {high:.4f}] on "
             f"{self.confirmed.split}: {share:.1%} of the full concat's "
-            f"{self.full.ndcg_at_10:.4f}, difference {self.distance.difference:+.4f} "
+            f"{full:.4f}, difference {self.distance.difference:+.4f} "
             f"[{below:+.4f}, {above:+.4f}]"
         )
 
@@ -75,20 +77,20 @@ def choose(chosen_rows: Sequence[Row], reported_rows: Sequence[Row], budget: int
 
     Args:
         chosen_rows: Rows of the splits to choose on; with several data sets also their means.
-        reported_rows: Rows of the same variants, and of the full concat, on the reported split.
+        reported_rows: Rows of the same variants, and of the full concat in float32, on the
+            reported split.
         budget: Bytes a vector, at most.
 
     Raises:
         FusionError: Nothing that was measured is that small.
         ValueError: A variant was not measured on the reported split.
     """
-    candidates = [
-        row
-        for row in _overall(chosen_rows)
-        if row.bytes_per_vector <= budget and row.method != REFERENCE
-    ]
+    rivals = [row for row in _overall(chosen_rows) if row.method != REFERENCE]
+    if not rivals:
+        raise FusionError("nothing but the concat was measured: name pca or head in --methods")
+    candidates = [row for row in rivals if row.bytes_per_vector <= budget]
     if not candidates:
-        smallest = min(row.bytes_per_vector for row in chosen_rows)
+        smallest = min(row.bytes_per_vector for row in rivals)
         raise FusionError(
             f"nothing was measured within {budget} bytes a vector; the smallest has {smallest}: "
             "give smaller --dims or --precisions"
@@ -96,7 +98,9 @@ def choose(chosen_rows: Sequence[Row], reported_rows: Sequence[Row], budget: int
     # At equal scores the smaller vector wins.
     winner = max(candidates, key=lambda row: (row.ndcg_at_10, -row.bytes_per_vector))
     reported = {row.variant: row for row in _overall(reported_rows)}
-    full = next(row for row in reported.values() if row.method == REFERENCE)
+    full = next(
+        row for row in reported.values() if row.method == REFERENCE and row.precision == FLOAT32
+    )
     if winner.variant not in reported:
         raise ValueError(f"{winner.variant} was not measured on the reported split")
     used = {row.data: row.split for row in chosen_rows if row.data != MEAN}

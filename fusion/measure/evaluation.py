@@ -47,6 +47,12 @@ class EvaluationConfig:
         for name in ("data", "methods", "precisions", "seeds"):
             if not getattr(self, name):
                 raise ValueError(f"{name} is empty: name at least one")
+            if len(set(getattr(self, name))) < len(getattr(self, name)):
+                raise ValueError(
+                    f"{name} names one twice: {','.join(map(str, getattr(self, name)))}"
+                )
+        if min(self.seeds) < 0:
+            raise ValueError(f"seeds must be 0 or more, got {min(self.seeds)}")
         for method in self.methods:
             if method not in METHODS:
                 raise ValueError(f"method {method!r} is unknown; choose among {','.join(METHODS)}")
@@ -73,12 +79,25 @@ def evaluate(run: Run, config: EvaluationConfig) -> list[Row]:
 def evaluate_sets(run: Run, sets: Sequence[RetrievalData], config: EvaluationConfig) -> list[Row]:
     """As ``evaluate``, on data that is loaded already; its splits may differ."""
     dims = check_dims(config.dims or run.config.dims, run.blocks.width)
+    check_names(sets)
     encoders = load_encoders(run.config)
     store = Store()
     rows: list[Row] = []
     for data in sets:
         rows += measure(data, spaces(run, data, encoders, config, store), dims, config.precisions)
     return rows + mean_rows(rows) if len(sets) > 1 else rows
+
+
+def check_names(sets: Sequence[RetrievalData]) -> None:
+    """Refuse two data sets that results could not tell apart.
+
+    Raises:
+        ValueError: Two have the same name, which is that of their folder.
+    """
+    names = [data.name for data in sets]
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"two data sets are called {twice}: rename one folder")
 
 
 def spaces(

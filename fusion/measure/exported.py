@@ -6,7 +6,7 @@ from typing import Protocol
 import numpy as np
 
 from fusion.inputs.corpora import load_data
-from fusion.measure.evaluation import EvaluationConfig
+from fusion.measure.evaluation import EvaluationConfig, check_names
 from fusion.measure.rows import Row, mean_rows
 from fusion.measure.sweep import Space, measure
 from fusion.space.codes import Codebook, Precision
@@ -50,6 +50,7 @@ def evaluate_model(
         raise ValueError(f"the model has codes of its trained widths only, not of {untrained[0]}")
     rows: list[Row] = []
     sets = [load_data(name, config.split) for name in config.data]
+    check_names(sets)
     for data in sets:
         queries = model.encode_query(data.queries)  # (q, d)
         documents = model.encode_document(data.documents)  # (c, d)

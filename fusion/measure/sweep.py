@@ -55,6 +55,10 @@ class Space:
         wanted = sorted(set(dims if self.dims is None else self.dims))
         return [dim for dim in wanted if dim <= self.queries.shape[1]]
 
+    def has_no_code_for(self, precision: Precision) -> bool:
+        """Whether it lacks what a code of this precision is fitted on."""
+        return self.calibration is None and self.codebook is None and not precision.is_float
+
 
 def measure(
     data: RetrievalData,
@@ -70,9 +74,10 @@ def measure(
         spaces: Taken one at a time, so that a generator keeps a single one in memory.
         dims: Widths of the nested spaces; a space is measured at those it can give.
         precisions: How documents are stored. Queries stay float32, as a search service has them.
+            A space that has nothing to fit a code on is left out there, with a warning.
 
     Raises:
-        ValueError: The vectors do not fit the data set, or a code has nothing to be fitted on.
+        ValueError: The vectors do not fit the data set.
     """
     if any(a <= b for a, b in zip(data.doc_ids, data.doc_ids[1:], strict=False)):
         raise ValueError(f"documents of {data.name} must be in descending order of their ids")
@@ -109,7 +114,13 @@ def _searched(
         return
     for precision in precisions:
         log.info("%s: searching %s in %s", data.name, space.method, precision)
-        if precision is Precision.FLOAT32:
+        if space.has_no_code_for(precision):
+            log.warning(
+                "%s: there is nothing to fit %s codes on, they are left out",
+                space.method,
+                precision,
+            )
+        elif precision is Precision.FLOAT32:
             indices = _ranked(data, space.queries, space.documents, widths)  # (l, q, k)
             for dim, of_dim in zip(widths, indices, strict=True):
                 yield _Found(dim, precision, 4 * dim, of_dim)
@@ -128,11 +139,6 @@ def _coded(data: RetrievalData, space: Space, dim: int, precision: Precision) ->
 def _codebook(space: Space, dim: int, precision: Precision) -> Codebook:
     if space.codebook is not None:
         return space.codebook(precision, dim)
-    if space.calibration is None and not precision.is_float:
-        raise ValueError(
-            f"{space.method} has no calibration vectors for {precision}; "
-            "give vectors of its training texts, or ask for float32 or float16"
-        )
     # A float precision fits nothing: the documents only tell it the width.
     fitted_on = space.documents[:1] if space.calibration is None else space.calibration
     return Codebook.fit(fitted_on, precision, dim, seed=space.seed)

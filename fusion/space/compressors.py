@@ -19,6 +19,8 @@ from fusion.space.compressor import FORMAT, Compressor, FittedCompressor, chunks
 from fusion.space.head import FusionHead, HeadConfig
 from fusion.space.recipe import TrainConfig
 
+NOTHING = 1e-6  # of the greatest eigenvalue: float32 products leave up to 1e-7 where nothing is
+
 __all__ = [
     "PCA",
     "Compressor",
@@ -160,7 +162,7 @@ class PCA(FittedCompressor):
         # A negative power would blow up what is weak, above all the components that few texts leave
         # empty: those beyond half as many as there are texts are scaled like the last before them.
         last = values[min(len(values), max(1, len(embeddings) // 2)) - 1]
-        relative = np.clip(values / values[0], max(1e-6, last / values[0]), None)  # (D,)
+        relative = np.clip(values / values[0], max(NOTHING, last / values[0]), None)  # (D,)
         # An eigenvector's sign is arbitrary; fix it, so that two fits agree bit for bit.
         largest = np.abs(vectors).argmax(axis=0)  # (D,)
         signs = np.sign(vectors[largest, np.arange(len(values))])  # (D,)
@@ -198,10 +200,24 @@ def _principal(embeddings: np.ndarray, centred: bool) -> tuple[np.ndarray, np.nd
     if not np.isfinite(moment).all():
         raise ValueError("embeddings to fit on hold NaN or infinite values")
     values, vectors = np.linalg.eigh(moment - np.outer(mean, mean))
+    _settle_null_space(values, vectors)
     values = np.clip(values[::-1], 0.0, None)  # (D,) rounding makes small ones negative
     if values[0] == 0:
         raise ValueError("embeddings to fit on are all equal or zero: there is nothing to keep")
     return values, vectors[:, ::-1], mean
+
+
+def _settle_null_space(values: np.ndarray, vectors: np.ndarray) -> None:
+    """Choose the eigenvectors of the eigenvalue zero, in place; values ascend.
+
+    Any basis will do, and eigh's turns with the last bits of the embeddings. This one is drawn from
+    a fixed seed and moves no further than the null space itself.
+    """
+    none = values <= NOTHING * values[-1]
+    if none.any():
+        basis = vectors[:, none]  # (D, m)
+        drawn = np.random.default_rng(0).standard_normal(basis.shape)
+        vectors[:, none] = np.linalg.qr(basis @ (basis.T @ drawn))[0]
 
 
 class HeadCompressor(FittedCompressor):

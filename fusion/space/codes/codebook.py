@@ -155,6 +155,7 @@ class Codebook:
             raw = np.ascontiguousarray(unit.astype(FLOAT_TYPES[self.precision]))
             return raw.view(np.uint8).reshape(len(unit), self.bytes_per_vector)
         standard = (unit - self.mean) @ self.axes / np.maximum(self.scale, TINY)  # (n, d)
+        standard[:, self.scale <= TINY] = 0  # decoded as the mean, whatever stands there
         numbers = np.empty(standard.shape, np.uint8)
         for (columns, bits), levels in self._parts():
             if self.coding is Coding.TRELLIS:
