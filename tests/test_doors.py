@@ -77,7 +77,7 @@ def test_a_recipe_ousts_the_settings_of_a_runs_config(run):
 
 
 @pytest.mark.parametrize(
-    ("flags", "message"),
+    ("wrong", "message"),
     [
         (["--budget", "20", "--precisions", "binary"], "compared with float32"),
         (["--precisions", "int8,int8"], "precisions names one twice: int8,int8"),
@@ -85,8 +85,8 @@ def test_a_recipe_ousts_the_settings_of_a_runs_config(run):
         (["--seeds", "1,1"], "seeds names one twice"),
     ],
 )
-def test_values_that_cannot_be_cost_no_work(run, data, tmp_path, capsys, flags, message):
-    arguments = [str(run), "--data", str(data), *flags, "--output", str(tmp_path / "out")]
+def test_values_that_cannot_be_cost_no_work(run, data, tmp_path, capsys, wrong, message):
+    arguments = [str(run), "--data", str(data), *wrong, "--output", str(tmp_path / "out")]
     code, line = failing(capsys, evaluate, arguments)
     assert code == 2
     assert message in line
