@@ -19,7 +19,7 @@ import yaml
 from fusion.environment import describe_environment
 from fusion.errors import FusionError
 from fusion.inputs.catalogue import PAPER_QUARTET, Role
-from fusion.inputs.encoders import TextEncoder, load_encoder
+from fusion.inputs.encoders import FrozenEncoder, TextEncoder, load_encoder, same_encoder
 from fusion.inputs.precomputed import PrecomputedEncoder
 from fusion.inputs.store import Store
 from fusion.inputs.texts import Texts, load_texts, pseudo_queries, query_like
@@ -141,6 +141,21 @@ class Run:
         compressors = {name: load_compressor(folder / f"{name}.safetensors") for name in METHODS}
         return cls(config, blocks, compressors, _read_calibration(folder), environment)
 
+    def check_encoders(self, encoders: Sequence[TextEncoder]) -> None:
+        """Refuse encoders that are no longer what they were when the run was trained.
+
+        Raises:
+            FusionError: The weights or settings of one are others.
+        """
+        known = self.environment.get("encoders", {})  # runs of earlier versions know none
+        for encoder in encoders:
+            before = known.get(encoder.name)
+            if before and not same_encoder(before, encoder.fingerprint):
+                raise FusionError(
+                    f"encoder {encoder.name} has changed since the run was trained with it; "
+                    "train again, or bring the old one back"
+                )
+
 
 METHODS = ("pca", "head")
 
@@ -175,7 +190,11 @@ def train(config: RunConfig, folder: Path, *, overwrite: bool = False, resume: b
     fused = fuse(blocks, encoders, texts.texts, Role.DOCUMENT, store, texts.ids)
     queries = fuse_queries(blocks, encoders, texts, config.train, store)
     resolved = replace(config, dims=dims, weights=blocks.weights)
-    return _fit(resolved, blocks, fused, queries, folder, resume)
+    environment = describe_environment() | {
+        "encoders": {e.name: e.fingerprint for e in encoders if isinstance(e, FrozenEncoder)},
+        "texts": texts.digest,
+    }
+    return _fit(resolved, blocks, fused, queries, folder, resume, environment)
 
 
 def _fit(
@@ -185,6 +204,7 @@ def _fit(
     queries: Queries | None,
     folder: Path,
     resume: bool,
+    environment: dict[str, Any],
 ) -> Run:
     from fusion.space.training import fit_head
 
@@ -192,7 +212,10 @@ def _fit(
     if resume and (folder / ENVIRONMENT).is_file():
         if first:
             _begin(folder, plain, resume)
-        return Run.load(folder)
+        run = Run.load(folder)
+        if run.environment.get("texts", environment["texts"]) != environment["texts"]:
+            raise FusionError(f"{folder} was trained on other texts; start anew with --overwrite")
+        return run
     # What may be wrong with the texts shows before an earlier run is cleared away.
     make_plan(fused, config.train, config.dims, queries)
     pca = PCA().fit(fused)
@@ -201,7 +224,7 @@ def _fit(
         pca.save(folder / "pca.safetensors")
     head = fit_head(fused, config.train, config.dims, queries=queries, folder=folder, resume=resume)
     calibration = np.ascontiguousarray(fused[evenly_spaced(len(fused), CALIBRATION_ROWS)])
-    run = Run(config, blocks, {"pca": pca, "head": head}, calibration, describe_environment())
+    run = Run(config, blocks, {"pca": pca, "head": head}, calibration, environment)
     if first:
         head.save(folder / "head.safetensors")
         _write_calibration(folder, run.calibration)

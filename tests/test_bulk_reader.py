@@ -1,5 +1,6 @@
 import gzip
 import json
+import os
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -148,7 +149,53 @@ def test_folders_and_globs_are_read_in_one_order(tmp_path):
     with pytest.raises(FusionError, match="of no known kind; choose among"):
         find_sources(str(tmp_path / "sub" / "notes.md"), nowhere)
     with pytest.raises(FusionError, match="holds an input"):
-        find_sources(str(tmp_path), tmp_path / "sub")
+        find_sources(str(tmp_path / "sub"), tmp_path / "sub")
+
+
+def test_an_output_below_the_input_is_no_input(tmp_path):
+    for name in ("a.txt", "vectors/progress.jsonl", "vectors/00000.parquet"):
+        written(tmp_path, name, b"one")
+    found = find_sources(str(tmp_path), tmp_path / "vectors")
+    assert [source.name for source in found] == ["a.txt"]
+
+
+def test_links_are_followed_once_and_what_is_hidden_is_left_out(tmp_path):
+    for name in ("in/a.txt", "in/.ipynb_checkpoints/a.txt", "in/.b.txt", "far/c.txt"):
+        written(tmp_path, name, b"one")
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "far")
+    (tmp_path / "far" / "loop").symlink_to(tmp_path / "in")
+    found = find_sources(str(tmp_path / "in"), tmp_path / "out")
+    assert [source.name for source in found] == ["a.txt", "link/c.txt"]
+
+
+def test_kinds_are_told_by_the_end_of_a_name(tmp_path):
+    written(tmp_path, "a.JSONL", lines({"text": "one", "id": 7}))
+    written(tmp_path, "b.jsonl.txt", b'{"text": "plain"}')
+    assert [item.text for item in read(tmp_path)] == ["one", '{"text": "plain"}']
+
+
+def test_a_name_that_is_no_utf8_is_written_out(tmp_path):
+    (tmp_path / os.fsdecode(b"caf\xe9.txt")).write_bytes(b"one")
+    assert [item.id for item in read(tmp_path)] == ["caf\\xe9.txt:1"]
+
+
+def test_columns_of_one_name_end_their_file_only(tmp_path):
+    table = pa.table([pa.array(["x"]), pa.array(["y"])], names=["text", "text"])
+    pq.write_table(table, tmp_path / "a.parquet")
+    written(tmp_path, "b.txt", b"one")
+    reject, row = read(tmp_path)
+    assert "it has several columns text" in reject.reason
+    assert row.text == "one"
+
+
+def test_fields_that_no_row_has_are_known(tmp_path):
+    written(tmp_path, "a.jsonl", lines({"text": "one", "_id": "x"}, {"text": "two", "url": "y"}))
+    fields = Fields(("titel", "text"), "doc")
+    list(Reader(find_sources(str(tmp_path), tmp_path / "out"), fields))
+    assert fields.missed == ["titel", "doc"]
+    fields = Fields(("text",), "url")
+    list(Reader(find_sources(str(tmp_path), tmp_path / "out"), fields))
+    assert fields.missed == []
 
 
 def test_position_ends_at_the_size_of_the_input(tmp_path):

@@ -1,11 +1,12 @@
 import gzip
 import json
+from dataclasses import replace
 
 import pytest
 
 from fusion.errors import FusionError
 from fusion.inputs.corpora import load_data, load_documents
-from fusion.inputs.texts import load_texts, pseudo_queries, query_like
+from fusion.inputs.texts import Texts, load_texts, pseudo_queries, query_like
 
 
 @pytest.fixture
@@ -84,6 +85,28 @@ def test_split_without_a_judged_query_is_refused(folder):
     (folder / "qrels" / "dev.tsv").write_text("nobody\td1\t1\n", encoding="utf-8")
     with pytest.raises(FusionError, match="no query is judged in the split 'dev'"):
         load_data(str(folder), "dev")
+
+
+def test_a_byte_order_mark_is_no_text(tmp_path):
+    row = json.dumps({"_id": "a", "text": "hello"})
+    for name, content in (("x.txt", "hello"), ("x.jsonl", row)):
+        (tmp_path / name).write_text(content, encoding="utf-8-sig")
+        assert load_texts(str(tmp_path / name)).texts == ["hello"]
+
+
+@pytest.mark.parametrize("name", ["x.json", "x.csv", "x", "x.jsonl.zip"])
+def test_files_of_other_kinds_are_refused(tmp_path, name):
+    (tmp_path / name).write_text("[1]", encoding="utf-8")
+    with pytest.raises(FusionError, match=r"of no known kind; choose among \.txt, \.jsonl"):
+        load_texts(str(tmp_path / name))
+
+
+def test_a_digest_tells_texts_apart():
+    texts = Texts("t", ["0", "1"], ["one", "two"], ["", ""])
+    assert texts.digest == Texts("u", ["5", "6"], ["one", "two"], ["", ""]).digest
+    for other in (["onet", "wo"], ["two", "one"]):
+        assert texts.digest != replace(texts, texts=other).digest
+    assert texts.digest != replace(texts, titles=["a", ""]).digest
 
 
 def test_texts_come_from_lines_json_and_data(folder, tmp_path):

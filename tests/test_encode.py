@@ -144,6 +144,7 @@ def test_rejects_are_counted_and_strict_stops(model, tmp_path, capsys):
         (["--text-fields", ","], 2, "text-fields is empty"),
         (["--input", "nothing.txt"], 1, "--input nothing.txt: no such file"),
         (["--resume", "--overwrite"], 2, "use one of them"),
+        (["--devices", "cuda:99"], 1, "device cuda:99 cannot be used"),
         (["--threads", "0"], 2, "threads must be at least 1, got 0"),
         (["--workers", "2"], 2, "--workers is of --engine ray"),
         (["--engine", "ray"], 2, "--devices is of --engine local"),
@@ -156,6 +157,24 @@ def test_mistakes_are_one_line_and_leave_nothing(
     [line] = capsys.readouterr().err.splitlines()
     assert words in line
     assert not (tmp_path / "out").exists()
+
+
+def test_fields_that_no_row_has_are_told(model, source, tmp_path, caplog):
+    more = ["--text-fields", "titel,text", "--id-field", "_id"]
+    assert encode.main(flags(model, source, tmp_path / "out", *more)) == 0
+    assert "no row has the field 'titel'" in caplog.text
+    assert "'text'" not in caplog.text
+
+
+def test_a_job_below_its_input_is_gone_on_with(model, tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.txt").write_text("one\ntwo\n", encoding="utf-8")
+    out = tmp_path / "in" / "out"
+    assert encode.main(flags(model, tmp_path / "in", out)) == 0
+    before = (out / "manifest.json").read_bytes()
+    for flag in ("--resume", "--overwrite"):
+        assert encode.main(flags(model, tmp_path / "in", out, flag)) == 0
+        assert (out / "manifest.json").read_bytes() == before
 
 
 def test_missing_pyarrow_names_the_extra():

@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -48,6 +50,25 @@ def test_encoder_is_frozen_and_computes_in_the_dtype_asked_for(tiny_encoder):
     cosines = (a * b).sum(1) / np.linalg.norm(a, axis=1) / np.linalg.norm(b, axis=1)
     assert cosines.min() > 0.99
     assert not np.array_equal(a, b)
+
+
+@pytest.mark.parametrize("name", ["pytorch_model.bin", "vocab.txt", "config.json"])
+def test_fingerprint_of_a_folder_changes_with_its_files(tiny_encoder, tmp_path, name):
+    folder = shutil.copytree(tiny_encoder, tmp_path / "model")
+    before = load_encoder(str(folder)).fingerprint
+    (folder / "README.md").write_text("other words", encoding="utf-8")
+    assert load_encoder(str(folder)).fingerprint == before
+    with (folder / name).open("a", encoding="utf-8") as file:
+        file.write("\n")
+    assert load_encoder(str(folder)).fingerprint != before
+
+
+def test_a_damaged_folder_says_so(tiny_encoder, tmp_path):
+    folder = shutil.copytree(tiny_encoder, tmp_path / "model")
+    weights = next(folder.rglob("model.safetensors"))
+    weights.write_bytes(weights.read_bytes()[:200])
+    with pytest.raises(FusionError, match="cannot be loaded: "):
+        load_encoder(str(folder))
 
 
 def test_fingerprint_tells_dtypes_and_models_apart(tiny_encoder, other_encoder):

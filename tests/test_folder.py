@@ -16,6 +16,7 @@ from sentence_transformers.base.modules import Dense
 from tiny_runs import TEXTS, build_tiny_run, expected, with_head
 
 import fusion
+from fusion.bulk.encoder import model_hash
 from fusion.errors import FusionError
 from fusion.model.folder import build_model, export, load, push
 from fusion.model.modeling_fusion import FusedHead
@@ -113,6 +114,39 @@ def test_a_model_loaded_with_fusion_saves_a_folder_that_loads_without(exported, 
 def test_a_width_is_saved_with_a_model(exported, tmp_path):
     load(exported, truncate_dim=8).save_pretrained(str(tmp_path / "small"))
     assert load(tmp_path / "small").encode(TEXTS).shape[1] == 8
+
+
+def test_options_reach_the_model_and_unknown_ones_are_refused(exported, monkeypatch):
+    asked = load(exported, default_prompt_name="query", similarity_fn_name="dot")
+    np.testing.assert_array_equal(asked.encode(TEXTS), load(exported).encode_query(TEXTS))
+    assert asked.similarity_fn_name == "dot"
+    load(exported, local_files_only=True)
+    with pytest.raises(ValueError, match="load takes no option 'nonsense'"):
+        load(exported, nonsense=3)
+    given = {}
+    monkeypatch.setattr(
+        "huggingface_hub.snapshot_download", lambda name, **places: given.update(places) or exported
+    )
+    load("own/model", cache_folder="kept", revision="v1", local_files_only=True)
+    assert given == {"cache_dir": "kept", "revision": "v1", "local_files_only": True}
+
+
+@pytest.mark.parametrize(
+    ("name", "content"),
+    [("modules.json", "[1]"), ("config_sentence_transformers.json", "[]"), ("modules.json", "{")],
+)
+def test_damaged_json_is_one_line(folder, name, content):
+    (folder / name).write_text(content, encoding="utf-8")
+    with pytest.raises(FusionError, match="cannot be loaded"):
+        load(folder)
+
+
+def test_a_models_hash_covers_its_encoders_settings(exported, tmp_path):
+    short = load(exported)
+    before = model_hash(short)
+    short.max_seq_length = 5
+    short.save_pretrained(str(tmp_path / "short"))
+    assert model_hash(load(tmp_path / "short")) != before
 
 
 def test_nothing_in_the_folder_is_a_pickle(exported):

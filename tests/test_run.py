@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -132,8 +133,8 @@ def test_overwriting_clears_an_earlier_run(config, folder, tmp_path):
 def test_texts_that_cannot_be_trained_on_leave_an_earlier_run_alone(config, folder, tmp_path):
     for path in folder.iterdir():
         (tmp_path / path.name).write_bytes(path.read_bytes())
-    (tmp_path / "few").write_text("one\ntwo\nthree\n", encoding="utf-8")
-    few = replace(config, texts=str(tmp_path / "few"))
+    (tmp_path / "few.txt").write_text("one\ntwo\nthree\n", encoding="utf-8")
+    few = replace(config, texts=str(tmp_path / "few.txt"))
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
     with pytest.raises(ValueError, match="3 texts are too few to train on"):
         train(few, tmp_path, overwrite=True)
@@ -182,6 +183,33 @@ def test_interrupted_run_says_so_and_resumes_to_the_same_head(
         resumed.compressors["head"].transform(whole.calibration),
         whole.compressors["head"].transform(whole.calibration),
     )
+
+
+def test_resuming_a_finished_run_refuses_other_texts(config, folder, tmp_path):
+    for path in folder.iterdir():
+        (tmp_path / path.name).write_bytes(path.read_bytes())
+    texts = Path(config.texts)
+    before = texts.read_text(encoding="utf-8")
+    try:
+        texts.write_text("\n".join(sentences(200, seed=1)), encoding="utf-8")
+        with pytest.raises(FusionError, match="was trained on other texts; start anew"):
+            train(config, tmp_path, resume=True)
+    finally:
+        texts.write_text(before, encoding="utf-8")
+    assert train(config, tmp_path, resume=True).config.texts == config.texts
+
+
+def test_encoders_that_changed_since_the_training_are_refused(config, folder):
+    run, encoders = Run.load(folder), load_encoders(config)
+    run.check_encoders(encoders)
+    half = load_encoders(replace(config, encoder_dtype="bfloat16"))
+    run.check_encoders(half)  # may compute elsewhere, or more coarsely
+    name = encoders[1].name
+    run.environment["encoders"][name] = encoders[1].fingerprint | {"weights": "others"}
+    with pytest.raises(FusionError, match=f"encoder {name} has changed since the run"):
+        run.check_encoders(encoders)
+    del run.environment["encoders"]  # as in runs of earlier versions
+    run.check_encoders(encoders)
 
 
 def test_resume_refuses_other_settings(config, folder):

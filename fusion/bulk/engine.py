@@ -117,6 +117,12 @@ def choose_engine(config: EncodeConfig, devices: Sequence[str]) -> Engine:
     """One process for one device, several for several; all GPUs of this machine by default."""
     import torch
 
+    for name in devices:
+        try:
+            torch.empty(0, device=name)
+        except (RuntimeError, AssertionError) as error:
+            reason = str(error).partition("\n")[0]
+            raise FusionError(f"device {name} cannot be used: {reason}") from error
     if not devices and torch.cuda.device_count() > 1:
         devices = [f"cuda:{row}" for row in range(torch.cuda.device_count())]
     if len(devices) < 2:

@@ -142,6 +142,9 @@ def encode_rows(reader: Reader, folder: Path, engine: Engine, config: JobConfig)
             shards = list(_fill(chunks, journal, engine, config.strict))
             if not shards:
                 raise chunks.nothing()
+            if reader.fields.id or len(reader.fields.text) > 1:
+                for name in reader.fields.missed:
+                    logger.warning("no row has the field %r", name)
             rejects.add_lost(shards)
             rejects.close()
         finally:

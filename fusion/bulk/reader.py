@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,6 +11,7 @@ from typing import Any, BinaryIO
 
 from fusion.bulk.arrow import arrow, parquet
 from fusion.errors import FusionError
+from fusion.inputs.jsonl import is_json_lines
 
 SUFFIXES = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz", ".parquet")
 LONGEST_TEXT = 1_000_000  # bytes; encoders read some kilobytes, so a longer row is a mistake
@@ -51,6 +53,8 @@ class Fields:
     """Fields that are joined by spaces; one that a row does not have is left out."""
     id: str = ""
     """Field of the id, text or whole number; by default ``_id`` or ``id`` where there is one."""
+    seen: set[str] = field(default_factory=set, compare=False, repr=False)
+    """Fields that some row had so far."""
 
     def __post_init__(self) -> None:
         if not self.text:
@@ -60,6 +64,12 @@ class Fields:
     def ids(self) -> tuple[str, ...]:
         """Fields to look for an id in."""
         return (self.id,) if self.id else ("_id", "id")
+
+    @property
+    def missed(self) -> list[str]:
+        """Fields that were named and that no row had: slips of the pen, it may be."""
+        named = [*self.text, self.id] if self.id else self.text
+        return [name for name in named if name not in self.seen]
 
 
 @dataclass(frozen=True)
@@ -79,7 +89,9 @@ def find_sources(pattern: str, output: Path) -> list[Source]:
     """
     path = Path(pattern)
     if path.is_dir():
-        root, found = path, [file for file in path.rglob("*") if _is_known(file)]
+        root, found = path, [file for file in _walk(path) if _is_known(file)]
+        # What lies in an output below the input was written there, by the run that is gone on with.
+        found = [file for file in found if not _is_below(file, output)] or found
     elif path.exists():
         root, found = path.parent, [path]
         if not _is_known(path):
@@ -90,10 +102,31 @@ def find_sources(pattern: str, output: Path) -> list[Source]:
         raise FusionError(
             f"--input {pattern}: no such file, or no file of a known kind ({', '.join(SUFFIXES)})"
         )
-    if inside := [file for file in found if file.resolve().is_relative_to(output.resolve())]:
+    if inside := [file for file in found if _is_below(file, output)]:
         raise FusionError(f"--output {output} holds an input ({inside[0]}); choose another folder")
-    named = sorted((file.relative_to(root).as_posix(), file) for file in found)
+    named = sorted((_name(file.relative_to(root)), file) for file in found)
     return [Source(file, name, file.stat().st_size) for name, file in named]
+
+
+def _walk(folder: Path) -> Iterator[Path]:
+    """Files below a folder, through links, each folder once; what is hidden stays so."""
+    seen = set()
+    for place, folders, files in os.walk(folder, followlinks=True):
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        if (real := os.path.realpath(place)) in seen:
+            folders.clear()
+            continue
+        seen.add(real)
+        yield from (Path(place) / name for name in files if not name.startswith("."))
+
+
+def _is_below(file: Path, folder: Path) -> bool:
+    return file.resolve().is_relative_to(folder.resolve())
+
+
+def _name(path: Path) -> str:
+    """A path as text, also where its bytes are no UTF-8."""
+    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
 
 
 def _glob(path: Path) -> tuple[Path, list[Path]]:
@@ -109,7 +142,7 @@ def _glob(path: Path) -> tuple[Path, list[Path]]:
 
 
 def _is_known(path: Path) -> bool:
-    return path.name.endswith(SUFFIXES) and path.is_file()
+    return path.name.lower().endswith(SUFFIXES) and path.is_file()
 
 
 @dataclass
@@ -145,12 +178,12 @@ Item = tuple[int, int, Row | Reject]  # row from 1 on, bytes read, what it is
 
 
 def _read(source: Source, fields: Fields) -> Iterator[Item]:
-    if source.name.endswith(".parquet"):
+    if source.name.lower().endswith(".parquet"):
         yield from _read_parquet(source, fields)
         return
-    is_json = ".jsonl" in source.path.suffixes
+    is_json = is_json_lines(source.path)
     with source.path.open("rb") as raw:
-        file: Any = gzip.GzipFile(fileobj=raw) if source.path.suffix == ".gz" else raw
+        file: Any = gzip.GzipFile(fileobj=raw) if source.name.lower().endswith(".gz") else raw
         for number, line in _lines(file):
             if line is None:
                 reason = f"the line is longer than {LONGEST_LINE:,} bytes"
@@ -191,6 +224,7 @@ def _from_json(line: bytes, fields: Fields) -> tuple[Any, Any]:
         return None, _Unfit(f"not JSON: {error}"[:200])
     if not isinstance(row, dict):
         return None, _Unfit("not a JSON object")
+    fields.seen.update(row.keys() & {*fields.text, *fields.ids})
     key = next((row[name] for name in fields.ids if row.get(name) is not None), None)
     return key, _join([row[name] for name in fields.text if row.get(name) is not None], fields)
 
@@ -263,7 +297,10 @@ def _read_parquet(source: Source, fields: Fields) -> Iterator[Item]:
         if not texts:
             known = ", ".join(columns)[:200]
             raise EOFError(f"it has no column {' or '.join(fields.text)}, but {known}")
+        if twice := [name for name in {*texts, *fields.ids} if columns.count(name) > 1]:
+            raise EOFError(f"it has several columns {twice[0]}")
         ids = [name for name in fields.ids if name in columns][:1]
+        fields.seen.update((*texts, *ids))
         total, number = max(file.metadata.num_rows, 1), 0
         for batch in file.iter_batches(PARQUET_ROWS, columns=[*texts, *ids]):
             read = {name: _values(batch.column(name)) for name in {*texts, *ids}}

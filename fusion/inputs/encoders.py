@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 from urllib.request import getproxies
 
 import numpy as np
+from safetensors import SafetensorError
 
 from fusion.errors import FusionError
 from fusion.inputs.catalogue import CATALOGUE, EMBEDDED_PAIR, EncoderCard, Role
@@ -30,6 +31,10 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 DTYPES = ("float32", "bfloat16")
+UNLOADABLE = (
+    OSError, ValueError, RuntimeError, SafetensorError, TypeError, AttributeError, AssertionError,
+)  # fmt: skip
+"""What libraries let out when a model's files are missing, damaged or of another kind."""
 # Padding is wasted work and large batches leave the CPU's caches: 8 passages, or more texts where
 # they are short, were the fastest on CPUs; a GPU wants to be full.
 TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 65536}
@@ -173,14 +178,23 @@ def load_encoder(name: str, dtype: str = "float32", device: str = "auto") -> Tex
         raise FusionError("device cuda was asked for, but torch sees none; use cpu or auto")
     try:
         model = _load_model(name, card, dtype, None if device == "auto" else device)
-    except (OSError, ValueError) as error:
+    except UNLOADABLE as error:
         if isinstance(error, FileNotFoundError) and card is not None and card.package:
             raise
         logger.debug("loading %s failed", name, exc_info=True)
+        if (Path(name) / "modules.json").is_file():
+            reason = " ".join(str(error).split())[:200] or type(error).__name__
+            raise FusionError(f"encoder {name!r} cannot be loaded: {reason}") from error
         raise FusionError(_not_to_be_had(name, card)) from error
     model = strip_normalize(model).eval().requires_grad_(False)
     card = card or _card_of(name, model)
     return FrozenEncoder(name, model, card, _fingerprint(name, card, model, dtype))
+
+
+def same_encoder(one: dict[str, str], other: dict[str, str]) -> bool:
+    """Whether two fingerprints are of one encoder, wherever and how precisely it computes."""
+    where = {"device": "", "dtype": ""}
+    return one | where == other | where
 
 
 def _sees_cuda() -> bool:
@@ -329,7 +343,9 @@ def _fingerprint(
 
 def _hash_weights(folder: Path) -> str:
     digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*.safetensors")) + sorted(folder.rglob("*.json")):
+    for path in sorted(folder.rglob("*")):
+        if not path.is_file() or path.name.startswith(".") or path.suffix == ".md":
+            continue
         digest.update(str(path.relative_to(folder)).encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())

@@ -8,6 +8,14 @@ from pathlib import Path
 
 from fusion.errors import FusionError
 
+KINDS = (".txt", ".jsonl", ".txt.gz", ".jsonl.gz")
+"""Ends of the names of files of texts, in any case."""
+
+
+def is_json_lines(path: Path) -> bool:
+    """Whether its name says that each line is JSON; the whole of its end, as of ``KINDS``."""
+    return path.name.lower().endswith((".jsonl", ".jsonl.gz"))
+
 
 def read_rows(path: Path) -> Iterator[dict[str, str]]:
     """Read BEIR's rows, objects with the strings ``_id`` and ``text``.
@@ -56,7 +64,7 @@ def read_lines(path: Path) -> Iterator[tuple[int, str]]:
     """
     opener = gzip.open if path.suffix == ".gz" else open
     try:
-        with opener(path, "rt", encoding="utf-8") as file:
+        with opener(path, "rt", encoding="utf-8-sig") as file:  # a byte order mark is no text
             for number, line in enumerate(file, 1):
                 if line.strip():
                     yield number, line.rstrip("\n")

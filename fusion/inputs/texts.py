@@ -1,5 +1,6 @@
 """Plain texts to fit on: a file, the documents of retrieval data, or the embedded default."""
 
+import hashlib
 import os
 import re
 from collections.abc import Sequence
@@ -9,7 +10,7 @@ from pathlib import Path
 from fusion.errors import FusionError
 from fusion.inputs.corpora import EMBEDDED, load_documents
 from fusion.inputs.hub import Document, not_found, wikipedia_from_hub
-from fusion.inputs.jsonl import parse_object, read_lines
+from fusion.inputs.jsonl import KINDS, is_json_lines, parse_object, read_lines
 from fusion.inputs.pydocs import paragraphs
 from fusion.samples import evenly_spaced
 
@@ -35,6 +36,14 @@ class Texts:
     def __len__(self) -> int:
         return len(self.texts)
 
+    @property
+    def digest(self) -> str:
+        """A hash of texts and titles, in their order."""
+        digest = hashlib.blake2b(digest_size=16)
+        for part in (*self.texts, "", *self.titles):
+            digest.update(part.encode() + b"\0")
+        return digest.hexdigest()
+
     def first(self, count: int | None) -> "Texts":
         """The first ``count`` texts, all of them for None."""
         return Texts(self.name, self.ids[:count], self.texts[:count], self.titles[:count])
@@ -44,10 +53,10 @@ def load_texts(name: str, max_texts: int | None = None) -> Texts:
     """Load texts to fit on.
 
     Args:
-        name: A file (``.jsonl``, also ``.gz``, with a ``text`` field and perhaps a ``title``, which
-            is not part of the text; or one text a line), ``data:NAME`` (the documents of that
-            retrieval data, no queries, no labels), a name in ``$FUSION_DATA/texts``, ``pydocs``, or
-            ``wikipedia`` on the hub; several with commas.
+        name: A file (``.jsonl`` with a ``text`` field and perhaps a ``title``, which is not part of
+            the text, or ``.txt`` with one text a line; also ``.gz``), ``data:NAME`` (the documents
+            of that retrieval data, no queries, no labels), a name in ``$FUSION_DATA/texts``,
+            ``pydocs``, or ``wikipedia`` on the hub; several with commas.
         max_texts: Take at most the first so many.
 
     Raises:
@@ -91,12 +100,15 @@ def read_texts(path: Path, max_texts: int | None = None) -> Texts:
     """Read a file of texts; empty ones are left out.
 
     Raises:
-        FusionError: The file is empty, is not UTF-8, or a line is not what it should be.
+        FusionError: The file is of another kind, empty, not UTF-8, or a line is not what it should
+            be.
     """
+    if not path.name.lower().endswith(KINDS):
+        raise FusionError(f"{path} is of no known kind; choose among {', '.join(KINDS)}")
     ids: list[str] = []
     texts: list[str] = []
     titles: list[str] = []
-    is_json = ".jsonl" in path.suffixes
+    is_json = is_json_lines(path)
     for number, line in read_lines(path):
         if max_texts is not None and len(texts) >= max_texts:
             break

@@ -81,6 +81,7 @@ def evaluate_sets(run: Run, sets: Sequence[RetrievalData], config: EvaluationCon
     dims = check_dims(config.dims or run.config.dims, run.blocks.width)
     check_names(sets)
     encoders = load_encoders(run.config)
+    run.check_encoders(encoders)
     store = Store()
     rows: list[Row] = []
     for data in sets:

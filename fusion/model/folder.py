@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from fusion.errors import FusionError
-from fusion.inputs.encoders import FrozenEncoder, load_encoder
+from fusion.inputs.encoders import UNLOADABLE, FrozenEncoder, load_encoder
 from fusion.model.card import read_results, render_card
 from fusion.model.ranges import fit_ranges
 from fusion.output import check_output
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+OF_HUB = ("revision", "token", "cache_folder", "local_files_only")
+OF_MODEL = ("prompts", "default_prompt_name", "similarity_fn_name")
+OF_ENCODERS = ("model_kwargs", "processor_kwargs", "config_kwargs", "backend")
+
 
 def load(
     model: str | Path, *, truncate_dim: int | None = None, device: str | None = None,
@@ -38,10 +42,13 @@ def load(
         model: The folder, or a hub id.
         truncate_dim: Width of the vectors, unit-norm; all of the model's columns by default.
         device: ``cpu``, ``cuda``, …; the best one by default.
-        options: ``model_kwargs={"dtype": "bfloat16"}`` and the like go to the encoders.
+        options: ``model_kwargs={"dtype": "bfloat16"}`` and the like go to the encoders;
+            ``revision``, ``token``, ``cache_folder`` and ``local_files_only`` to the hub's client;
+            ``prompts``, ``default_prompt_name`` and ``similarity_fn_name`` to the model.
 
     Raises:
         FusionError: It is no exported model, is damaged, or is of a newer format.
+        ValueError: An option that there is not.
     """
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging as transformers_logging
@@ -49,20 +56,21 @@ def load(
     from fusion.model.modeling_fusion import MODULES, ST_CONFIG
 
     transformers_logging.disable_progress_bar()  # "Loading weights" bars say nothing to a person
-    hub: dict[str, Any] = {key: options.pop(key) for key in ("revision", "token") if key in options}
+    if unknown := options.keys() - {*OF_HUB, *OF_MODEL, *OF_ENCODERS}:
+        raise ValueError(f"load takes no option {min(unknown)!r}")
+    hub = {key: options[key] for key in OF_HUB if key in options}
     folder = Path(model) if Path(model).is_dir() else _download(str(model), hub)
     try:
-        modules = _load_modules(folder, _read_json(folder / MODULES), options)
-        config = _read_json(folder / ST_CONFIG)
+        own = {key: options[key] for key in OF_ENCODERS if key in options}
+        modules = _load_modules(folder, _read_json(folder / MODULES), own)
+        config = _read_json(folder / ST_CONFIG) | options
         loaded: Any = SentenceTransformer(
             modules=modules,
             device=device,
-            prompts=config.get("prompts"),
-            default_prompt_name=config.get("default_prompt_name"),
-            similarity_fn_name=config.get("similarity_fn_name"),
             truncate_dim=config.get("truncate_dim") if truncate_dim is None else truncate_dim,
+            **{key: config.get(key) for key in OF_MODEL},
         )
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
+    except (*UNLOADABLE, KeyError) as error:
         raise FusionError(f"{model} cannot be loaded: {error}") from error
     if (folder / "README.md").is_file():  # travels on when the model is saved
         loaded._model_card_text = (folder / "README.md").read_text(encoding="utf-8")
@@ -121,8 +129,9 @@ def _read_json(path: Path) -> Any:  # noqa: ANN401 - JSON
 def _download(name: str, hub: dict[str, Any]) -> Path:
     from huggingface_hub import snapshot_download
 
+    places = {{"cache_folder": "cache_dir"}.get(key, key): value for key, value in hub.items()}
     try:
-        return Path(snapshot_download(name, **hub))
+        return Path(snapshot_download(name, **places))
     except (OSError, ValueError) as error:
         raise FusionError(f"{name} is neither a folder nor a model that the hub gives") from error
 
@@ -185,6 +194,7 @@ def build_model(run: Run, compressor: str = "head") -> "SentenceTransformer":
         raise FusionError(f"the run has no compressor {compressor!r}; choose among {known}")
     fitted = run.compressors[compressor]
     encoders = [_frozen(name) for name in run.config.encoders]
+    run.check_encoders(encoders)
     dims = tuple(sorted({*(d for d in run.config.dims if d < fitted.out_dim), fitted.out_dim}))
     settings = FusionSettings(tuple(_entries(run, encoders)), str(run.blocks.normalize), dims)
     outputs = fitted.transform(run.calibration)  # (n, d)

@@ -607,7 +607,9 @@ def seal(folder: Path) -> None:
     config = json.loads((folder / ST_CONFIG).read_text(encoding="utf-8"))
     config |= {"prompts": PROMPTS, "requirements": NEEDS}
     (folder / ST_CONFIG).write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    names = [*folder.rglob("*.safetensors"), *folder.rglob("tokenizer.json")]
+    # Lengths, pooling and the like stand in JSON; those of the root are made anew at each save.
+    below = [name for name in folder.rglob("*.json") if name.parent != folder]
+    names = [*folder.rglob("*.safetensors"), *below]
     for name in names:
         name.chmod(0o644)  # safetensors lets only the owner read
     files = {str(name.relative_to(folder).as_posix()): _sha256(name) for name in sorted(names)}
