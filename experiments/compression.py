@@ -118,16 +118,11 @@ class Budget:
 def budgets(width: int) -> list[Budget]:
     """Every way that is tried, as far as the vectors are wide enough."""
     tried = [
-        Budget(limit, Precision(name), widest(Precision(name), limit))
+        Budget(limit, Precision(name), Precision(name).widest(limit))
         for limit, names in BUDGETS.items()
         for name in names
     ]
     return [budget for budget in tried if budget.dim <= width]
-
-
-def widest(precision: Precision, limit: int) -> int:
-    """The most columns that fit into so many bytes."""
-    return max(dim for dim in range(1, 8 * limit + 1) if precision.bytes_of(dim) <= limit)
 
 
 def embed_all(setting: Setting) -> Iterator[Texts]:

@@ -11,6 +11,7 @@ power on components that they leave empty) were set with 400 documents and SciFa
 Writes experiments/results/few_documents.json.
 """
 
+import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -72,4 +73,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    argparse.ArgumentParser(description=__doc__.splitlines()[0]).parse_args()
     main()

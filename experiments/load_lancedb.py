@@ -6,7 +6,7 @@ Hardware: any CPU. Shards stream by, so memory stays flat. To expect: the ten ne
 with their cosines, as an exact search gives them; without an index LanceDB searches exactly too.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import lancedb
@@ -14,7 +14,10 @@ import pyarrow.dataset as ds
 
 import fusion
 
-vectors, database, model, question = sys.argv[1:]
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+for argument in ("vectors", "database", "model", "question"):
+    parser.add_argument(argument)
+vectors, database, model, question = vars(parser.parse_args()).values()
 shards = ds.dataset(sorted(map(str, Path(vectors).glob("part-*.parquet"))))
 width = shards.schema.field("embedding").type.list_size
 table = lancedb.connect(database).create_table("texts", shards.scanner().to_reader())

@@ -6,7 +6,7 @@ Hardware: any CPU. DATABASE is a folder for Qdrant's local mode; for a server pu
 place of ``path=``. Shards stream by. To expect: the ten nearest texts' ids with their cosines.
 """
 
-import sys
+import argparse
 from pathlib import Path
 
 import pyarrow.dataset as ds
@@ -14,7 +14,10 @@ from qdrant_client import QdrantClient, models
 
 import fusion
 
-vectors, database, model, question = sys.argv[1:]
+parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+for argument in ("vectors", "database", "model", "question"):
+    parser.add_argument(argument)
+vectors, database, model, question = vars(parser.parse_args()).values()
 shards = ds.dataset(sorted(map(str, Path(vectors).glob("part-*.parquet"))))
 width = shards.schema.field("embedding").type.list_size
 client = QdrantClient(path=database)

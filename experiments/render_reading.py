@@ -24,7 +24,7 @@ def _works(own: dict[str, Any]) -> str:
     ]
     return (
         "**What works.** Fitting on one's own documents. The head is better than PCA of the same "
-        f"documents beyond chance at {_proven(own)}, and coded documents keep most of the "
+        f"documents beyond chance at {proven(own)}, and coded documents keep most of the "
         f"full concat's nDCG@10 of {full:.3f}: {', '.join(kept)}. Queries stay floats; where they "
         "are coded too, one bit a dimension costs several points more, two bits hardly any."
     )
@@ -40,7 +40,7 @@ def _works_not(own: dict[str, Any], foreign: dict[str, Any]) -> str:
     losses = " and ".join(f"{gap:+.3f} on {name}" for name, gap in paper.items())
     return (
         "**What does not.** Fitted on Wikipedia our head is better than PCA at "
-        f"{_proven(foreign)}; no difference can be shown at {', '.join(same)} dims: take PCA "
+        f"{proven(foreign)}; no difference can be shown at {', '.join(same)} dims: take PCA "
         "there, it is simpler. The paper's head and loss lose to PCA at every width; the narrowest "
         f"gaps are {losses}. None of this was measured with "
         "the paper's four encoders, which need a model hub."
@@ -80,7 +80,7 @@ def _tests(report: dict[str, Any]) -> dict[int, dict[str, Any]]:
     }
 
 
-def _proven(report: dict[str, Any]) -> str:
+def proven(report: dict[str, Any]) -> str:
     """Widths at which ours is better than PCA beyond chance, and by how much."""
     return ", ".join(
         f"{dim} dims ({test['difference']:+.3f})"

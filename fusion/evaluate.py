@@ -23,6 +23,7 @@ EXAMPLES = """\
   # what to store in 64 bytes: chosen on dev or train splits, confirmed on test
   python -m fusion.evaluate runs/mine --data nfcorpus,scifact --budget 64 --output results/64
 """
+BUDGETED = ("concat", "pca", "head")  # the full concat, and what is worth choosing
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -45,7 +46,8 @@ def _parser() -> argparse.ArgumentParser:
         help="among float32 (default),float16,int8,int4,int3,int2+,int2,binary+,binary; with a + "
         "the leading eighth of the columns has one bit more")  # fmt: skip
     add("--budget", type=int, metavar="BYTES", help="also choose the best vector of at most so "
-        "many bytes, on a dev or train split; --precisions then defaults to all")  # fmt: skip
+        "many bytes, on a dev or train split; --precisions then defaults to all, --methods to "
+        "concat,pca,head, and --dims to the run's and those that fill the budget")  # fmt: skip
     add("--seeds", type=int_list, help="for what is random (default 0)")
     add("--output", type=Path, metavar="DIR", help="folder of results (required)")
     add("--overwrite", action="store_true", help="replace earlier results")
@@ -67,9 +69,9 @@ def evaluate(options: dict[str, Any]) -> None:
     check_output(folder, overwrite)
     if _is_model(options["run"]):
         return _evaluate_model(options.pop("run"), options, folder, overwrite)
-    run, budget = Run.load(options.pop("run")), options.pop("budget", None)
+    run, budget = Run.load(options.pop("run")), options.get("budget")
     if budget is not None:
-        options = {"precisions": tuple(Precision)} | options
+        options = {"precisions": tuple(Precision), "methods": BUDGETED} | options
     config = EvaluationConfig(**options)
     splits = _splits(config, budget)
     rows = evaluate_run(run, config)
@@ -118,8 +120,6 @@ def _splits(config: "EvaluationConfig", budget: int | None) -> dict[str, str]:
 
     if budget is None:
         return {}
-    if budget < 1:
-        raise ValueError(f"budget must be positive, got {budget} bytes")
     if "concat" not in config.methods:
         raise ValueError("a budget is compared with the full concat: name concat in --methods")
     if "float32" not in config.precisions:
@@ -140,7 +140,12 @@ def _fill(
     from fusion.measure.evaluation import evaluate_sets
 
     sets = [load_data(name, split) for name, split in splits.items()]
-    return str(choose(evaluate_sets(run, sets, config), rows, budget))
+    choice = choose(evaluate_sets(run, sets, config), rows, budget)
+    dim = choice.confirmed.dim
+    if dim in run.config.dims:
+        return str(choice)
+    dims = ",".join(map(str, sorted({*run.config.dims, dim})))
+    return f"{choice}\nto export its code train with {dim} among the widths: --dims {dims}"
 
 
 if __name__ == "__main__":

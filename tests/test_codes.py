@@ -429,6 +429,19 @@ def test_damaged_files_are_one_clear_error(tmp_path):
         Codebook.load(path)
 
 
+@pytest.mark.parametrize("precision", list(Precision))
+@pytest.mark.parametrize("size", [1, 2, 13, 64])
+def test_the_widest_vector_fills_its_bytes(precision, size):
+    dim = precision.widest(size)
+    assert dim == 0 or precision.bytes_of(dim) <= size
+    assert precision.bytes_of(dim + 1) > size
+
+
+def test_an_unknown_precision_names_the_known_ones():
+    with pytest.raises(ValueError, match=r"'int5' is unknown; choose among float32,float16,int8"):
+        Precision("int5")
+
+
 @pytest.mark.parametrize("coding", ["trellis", "scalar"])
 def test_a_column_that_never_varied_in_training_does_not_spoil_the_others(coding):
     rng = np.random.default_rng(0)

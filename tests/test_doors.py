@@ -213,7 +213,7 @@ def test_existing_output_is_refused(run, flags, data, tmp_path, capsys):
     ("change", "message"),
     [
         (["--methods", "pcaa"], "method 'pcaa' is unknown; choose among encoders,concat"),
-        (["--precisions", "int7"], "'int7' is not a valid Precision"),
+        (["--precisions", "int7"], "'int7' is unknown; choose among float32"),
         (["--dims", "8,41"], "dims go up to 41"),
         (["--data", "nfcorpuss"], "data 'nfcorpuss' not found: tried nfcorpuss"),
         (["--split", "dev"], "dev.tsv is missing; qrels/ holds test.tsv"),
@@ -303,6 +303,13 @@ def test_budget_is_chosen_on_dev_and_confirmed_on_test(run, data, tmp_path, caps
     assert "best within 16 bytes: pca, " in out
     assert "chosen on beir dev" in out
     assert "on test: " in out
+    rows = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))["rows"]
+    assert {row["dim"] for row in rows if row["precision"] == "float32"} == {4, 8, 16, 32, 40}
+    coded = {(row["dim"], row["precision"]) for row in rows if row["precision"] != "float32"}
+    assert {(32, "int4"), (40, "int3"), (40, "binary"), (8, "float16")} <= coded
+    assert max(row["bytes_per_vector"] for row in rows if row["precision"] != "float32") == 16
+    dim = int(out.partition("pca, ")[2].partition(" dims")[0])
+    assert (f"train with {dim} among the widths: --dims" in out) == (dim not in (4, 16, 40))
 
 
 def test_config_of_a_run_repeats_the_run(run, flags, tmp_path, capsys):

@@ -158,6 +158,8 @@ def test_terminal_table_by_hand():
         f"concat                {scores['concat', 64]}",
         f"pca            {scores['pca', 8]}  {scores['pca', 64]}",
         f"head           {scores['head', 8]}* {scores['head', 64]}",
+        "",
+        "* the best nested method of its width",
     ]
 
 

@@ -42,15 +42,13 @@ class EvaluationConfig:
     """How documents are stored."""
     seeds: tuple[int, ...] = (0,)
     """Of random-k, of the Gaussian projection, and of the rotation of codes."""
+    budget: int | None = None
+    """Bytes a vector: codes of more are left out, and unless ``dims`` says otherwise the widest
+    vector of each precision that they hold is measured too."""
 
     def __post_init__(self) -> None:
         for name in ("data", "methods", "precisions", "seeds"):
-            if not getattr(self, name):
-                raise ValueError(f"{name} is empty: name at least one")
-            if len(set(getattr(self, name))) < len(getattr(self, name)):
-                raise ValueError(
-                    f"{name} names one twice: {','.join(map(str, getattr(self, name)))}"
-                )
+            _check_list(name, getattr(self, name))
         if min(self.seeds) < 0:
             raise ValueError(f"seeds must be 0 or more, got {min(self.seeds)}")
         for method in self.methods:
@@ -58,7 +56,16 @@ class EvaluationConfig:
                 raise ValueError(f"method {method!r} is unknown; choose among {','.join(METHODS)}")
         if self.dims:
             check_dims(self.dims, self.dims[-1])
+        if self.budget is not None and self.budget < 1:
+            raise ValueError(f"budget must be positive, got {self.budget} bytes")
         object.__setattr__(self, "precisions", tuple(Precision(p) for p in self.precisions))
+
+
+def _check_list(name: str, values: Sequence[object]) -> None:
+    if not values:
+        raise ValueError(f"{name} is empty: name at least one")
+    if len(set(values)) < len(values):
+        raise ValueError(f"{name} names one twice: {','.join(map(str, values))}")
 
 
 def evaluate(run: Run, config: EvaluationConfig) -> list[Row]:
@@ -78,15 +85,24 @@ def evaluate(run: Run, config: EvaluationConfig) -> list[Row]:
 
 def evaluate_sets(run: Run, sets: Sequence[RetrievalData], config: EvaluationConfig) -> list[Row]:
     """As ``evaluate``, on data that is loaded already; its splits may differ."""
-    dims = check_dims(config.dims or run.config.dims, run.blocks.width)
+    dims = check_dims(config.dims or _default_dims(run, config), run.blocks.width)
     check_names(sets)
     encoders = load_encoders(run.config)
     run.check_encoders(encoders)
     store = Store()
     rows: list[Row] = []
     for data in sets:
-        rows += measure(data, spaces(run, data, encoders, config, store), dims, config.precisions)
+        found = spaces(run, data, encoders, config, store)
+        rows += measure(data, found, dims, config.precisions, config.budget)
     return rows + mean_rows(rows) if len(sets) > 1 else rows
+
+
+def _default_dims(run: Run, config: EvaluationConfig) -> tuple[int, ...]:
+    """The widths of the run, and those that fill the budget in some precision."""
+    if config.budget is None:
+        return run.config.dims
+    filling = {precision.widest(config.budget) for precision in config.precisions}
+    return tuple(sorted({*run.config.dims, *(d for d in filling if 0 < d <= run.blocks.width)}))
 
 
 def check_names(sets: Sequence[RetrievalData]) -> None:

@@ -65,6 +65,7 @@ def measure(
     spaces: Iterable[Space],
     dims: Sequence[int],
     precisions: Sequence[Precision | str] = (Precision.FLOAT32,),
+    at_most: int | None = None,
 ) -> list[Row]:
     """Score every space at every width and precision.
 
@@ -75,6 +76,7 @@ def measure(
         dims: Widths of the nested spaces; a space is measured at those it can give.
         precisions: How documents are stored. Queries stay float32, as a search service has them.
             A space that has nothing to fit a code on is left out there, with a warning.
+        at_most: Leave out codes of more bytes a vector; float32, which costs little, stays.
 
     Raises:
         ValueError: The vectors do not fit the data set.
@@ -86,7 +88,7 @@ def measure(
     rows = [
         _row(data, judgements, space, found)
         for space in spaces
-        for found in _searched(data, space, dims, wanted)
+        for found in _searched(data, space, dims, wanted, at_most)
     ]
     return with_intervals(rows)
 
@@ -102,7 +104,11 @@ class _Found:
 
 
 def _searched(
-    data: RetrievalData, space: Space, dims: Sequence[int], precisions: Sequence[Precision]
+    data: RetrievalData,
+    space: Space,
+    dims: Sequence[int],
+    precisions: Sequence[Precision],
+    at_most: int | None,
 ) -> Iterator[_Found]:
     _check_fits(data, space)
     widths = space.widths(dims)
@@ -125,7 +131,8 @@ def _searched(
             for dim, of_dim in zip(widths, indices, strict=True):
                 yield _Found(dim, precision, 4 * dim, of_dim)
         else:
-            for dim in widths:
+            fitting = (d for d in widths if at_most is None or precision.bytes_of(d) <= at_most)
+            for dim in fitting:
                 yield _coded(data, space, dim, precision)
 
 

@@ -44,7 +44,10 @@ def terminal_table(rows: Sequence[Row]) -> str:
     """
     seeds = _seeds(rows)
     blocks = [_aligned(_Grid.of(block, seeds)) for block in _by_precision(headline(rows))]
-    return "\n\n".join([f"nDCG@10, {caption(rows)}", *blocks])
+    parts = [f"nDCG@10, {caption(rows)}", *blocks]
+    if any("*" in block for block in blocks):
+        parts.append("* the best nested method of its width")
+    return "\n\n".join(parts)
 
 
 def markdown(rows: Sequence[Row], comparisons: Sequence[dict[str, Any]]) -> str:

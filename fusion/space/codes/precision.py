@@ -1,5 +1,6 @@
 """How many bits each coordinate of a coded vector has."""
 
+from bisect import bisect_right
 from enum import StrEnum
 from typing import NamedTuple
 
@@ -56,6 +57,14 @@ class Precision(StrEnum):
     def widths(self, dim: int) -> np.ndarray:
         """Bits of each coordinate, int64 [dim]."""
         return np.concatenate([np.full(part.length, part.bits) for part in self.parts(dim)])
+
+    @classmethod
+    def _missing_(cls, value: object) -> None:
+        raise ValueError(f"precision {value!r} is unknown; choose among {','.join(cls)}")
+
+    def widest(self, size: int) -> int:
+        """The most coordinates that fit into so many bytes; 0 where not even one does."""
+        return bisect_right(range(8 * size + 1), size, key=self.bytes_of) - 1
 
     def bytes_of(self, dim: int) -> int:
         """Bytes of a vector: bits of all coordinates, rounded up."""
