@@ -166,6 +166,30 @@ def test_fields_that_no_row_has_are_told(model, source, tmp_path, caplog):
     assert "'text'" not in caplog.text
 
 
+def test_titles_that_are_left_out_are_told(model, tmp_path, caplog):
+    source = tmp_path / "rows.jsonl"
+    source.write_text('{"title": "One", "text": "two"}\n', encoding="utf-8")
+    assert encode.main(flags(model, source, tmp_path / "a")) == 0
+    assert "titles are left out; --text-fields title,text takes them in" in caplog.text
+    caplog.clear()
+    assert encode.main(flags(model, source, tmp_path / "b", "--text-fields", "title,text")) == 0
+    assert encode.main(flags(model, source, tmp_path / "c", "--text-fields", "title")) == 0
+    assert "titles" not in caplog.text
+
+
+def test_a_job_that_encodes_nothing_leaves_nothing(model, tmp_path, capsys):
+    source = tmp_path / "rows.jsonl"
+    source.write_text('{"text": "two"}\n', encoding="utf-8")
+    out = tmp_path / "out"
+    assert encode.main(flags(model, source, out, "--text-fields", "body")) == 1
+    assert "no row of the input can be encoded" in capsys.readouterr().err
+    assert not out.exists()
+    out.mkdir()
+    source.write_text('{"text": "two"}\n{}\n', encoding="utf-8")
+    assert encode.main(flags(model, source, out, "--strict", "--shard-rows", "1")) == 1
+    assert {path.name for path in out.iterdir()} >= {"progress.jsonl"}  # a shard to go on with
+
+
 def test_a_job_below_its_input_is_gone_on_with(model, tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.txt").write_text("one\ntwo\n", encoding="utf-8")

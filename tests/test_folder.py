@@ -241,6 +241,16 @@ def test_a_name_that_is_no_folder_is_said(monkeypatch):
         load("nobody/nothing-at-all")
 
 
+def test_an_output_without_a_name_and_one_behind_a_link(run, tmp_path):
+    with pytest.raises(ValueError, match="has no name"):
+        export(run, Path())
+    (tmp_path / "real").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "real")
+    export(run, tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "real" / "modules.json").is_file()
+
+
 def test_a_failing_export_leaves_nothing(run, tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError("no space left")

@@ -142,6 +142,8 @@ def encode_rows(reader: Reader, folder: Path, engine: Engine, config: JobConfig)
             shards = list(_fill(chunks, journal, engine, config.strict))
             if not shards:
                 raise chunks.nothing()
+            if reader.fields.leave_titles_out:
+                logger.warning("titles are left out; --text-fields title,text takes them in")
             if reader.fields.id or len(reader.fields.text) > 1:
                 for name in reader.fields.missed:
                     logger.warning("no row has the field %r", name)

@@ -10,7 +10,7 @@ import json
 import logging
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -141,6 +141,13 @@ class Journal:
             path.unlink()  # of a run that was killed
         (self.folder / JOURNAL).unlink()
 
+    def forget(self) -> None:
+        """Remove it, and the folder if nothing else lies in it."""
+        for path in [*self.folder.glob("*.partial"), self.folder / JOURNAL]:
+            path.unlink()
+        with suppress(OSError):
+            self.folder.rmdir()
+
     def _append(self, plain: dict[str, Any]) -> None:
         try:
             self.file.write(json.dumps(plain).encode() + b"\n")
@@ -184,7 +191,19 @@ def open_output(
                 (folder / JOURNAL).unlink()  # a finished folder stays as it was
             raise
         journal.start()
-        yield journal
+        with _nothing_of_nothing(journal):
+            yield journal
+
+
+@contextmanager
+def _nothing_of_nothing(journal: Journal) -> Iterator[None]:
+    """Leave nothing of a job that failed before its first shard: there is nothing to resume."""
+    try:
+        yield
+    except FusionError:
+        if not journal.shards:
+            journal.forget()
+        raise
 
 
 def check_free(folder: Path, resume: bool, overwrite: bool) -> None:

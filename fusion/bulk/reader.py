@@ -13,6 +13,7 @@ from fusion.bulk.arrow import arrow, parquet
 from fusion.errors import FusionError
 from fusion.inputs.jsonl import is_json_lines
 
+TITLE = "title"
 SUFFIXES = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz", ".parquet")
 LONGEST_TEXT = 1_000_000  # bytes; encoders read some kilobytes, so a longer row is a mistake
 LONGEST_LINE = 8 * LONGEST_TEXT  # of JSON lines: escapes, and fields that nobody asked for
@@ -64,6 +65,11 @@ class Fields:
     def ids(self) -> tuple[str, ...]:
         """Fields to look for an id in."""
         return (self.id,) if self.id else ("_id", "id")
+
+    @property
+    def leave_titles_out(self) -> bool:
+        """Whether rows have titles that nobody asked for, nor decided against."""
+        return TITLE in self.seen and self.text == ("text",)
 
     @property
     def missed(self) -> list[str]:
@@ -224,7 +230,7 @@ def _from_json(line: bytes, fields: Fields) -> tuple[Any, Any]:
         return None, _Unfit(f"not JSON: {error}"[:200])
     if not isinstance(row, dict):
         return None, _Unfit("not a JSON object")
-    fields.seen.update(row.keys() & {*fields.text, *fields.ids})
+    fields.seen.update(row.keys() & {*fields.text, *fields.ids, TITLE})
     key = next((row[name] for name in fields.ids if row.get(name) is not None), None)
     return key, _join([row[name] for name in fields.text if row.get(name) is not None], fields)
 
@@ -300,7 +306,7 @@ def _read_parquet(source: Source, fields: Fields) -> Iterator[Item]:
         if twice := [name for name in {*texts, *fields.ids} if columns.count(name) > 1]:
             raise EOFError(f"it has several columns {twice[0]}")
         ids = [name for name in fields.ids if name in columns][:1]
-        fields.seen.update((*texts, *ids))
+        fields.seen.update((*texts, *ids, *{TITLE}.intersection(columns)))
         total, number = max(file.metadata.num_rows, 1), 0
         for batch in file.iter_batches(PARQUET_ROWS, columns=[*texts, *ids]):
             read = {name: _values(batch.column(name)) for name in {*texts, *ids}}

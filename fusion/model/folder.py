@@ -160,6 +160,9 @@ def export(
     """
     from fusion.model.modeling_fusion import CONFIG
 
+    if not folder.name:
+        raise ValueError(f"output {folder} has no name: give the model a folder of its own")
+    folder = folder.resolve() if folder.is_symlink() else folder
     check_output(folder, overwrite, marks=(CONFIG,), kind="an exported model")
     measured = None if results is None else read_results(results, compressor)
     model: Any = build_model(run, compressor)
