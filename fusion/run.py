@@ -210,12 +210,12 @@ def _fit(
 
     first, plain = is_first(config.train), config.to_dict() | {"blocks": blocks.to_dict()}
     if resume and (folder / ENVIRONMENT).is_file():
+        known = Run.load(folder).environment.get("texts", environment["texts"])
+        if known != environment["texts"]:
+            raise FusionError(f"{folder} was trained on other texts; start anew with --overwrite")
         if first:
             _begin(folder, plain, resume)
-        run = Run.load(folder)
-        if run.environment.get("texts", environment["texts"]) != environment["texts"]:
-            raise FusionError(f"{folder} was trained on other texts; start anew with --overwrite")
-        return run
+        return Run.load(folder)
     # What may be wrong with the texts shows before an earlier run is cleared away.
     make_plan(fused, config.train, config.dims, queries)
     pca = PCA().fit(fused)
