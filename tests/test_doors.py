@@ -297,9 +297,12 @@ def test_budget_is_chosen_on_dev_and_confirmed_on_test(run, data, tmp_path, caps
     arguments = [str(run), "--data", str(data), "--methods", "concat,pca", "--budget", "16"]
     try:
         assert evaluate.main([*arguments, "--output", str(tmp_path / "out")]) == 0
+        out = capsys.readouterr().out
+        between = [*arguments, "--dims", "8", "--output", str(tmp_path / "between")]
+        assert evaluate.main(between) == 0
     finally:
         dev.unlink()
-    out = capsys.readouterr().out
+    assert "train with 8 among the widths: --dims 4,8,16,40" in capsys.readouterr().out
     assert "best within 16 bytes: pca, " in out
     assert "chosen on beir dev" in out
     assert "on test: " in out
