@@ -6,3 +6,8 @@ class FusionError(Exception):
 
     The doors (``python -m fusion.VERB``) print it without a traceback; ``-v`` shows the traceback.
     """
+
+
+def one_line(error: BaseException) -> str:
+    """What an error says, on one line; its kind where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__

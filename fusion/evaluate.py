@@ -69,17 +69,17 @@ def evaluate(options: dict[str, Any]) -> None:
     check_output(folder, overwrite)
     if _is_model(options["run"]):
         return _evaluate_model(options.pop("run"), options, folder, overwrite)
-    run, budget = Run.load(options.pop("run")), options.get("budget")
-    if budget is not None:
+    run = Run.load(options.pop("run"))
+    if options.get("budget") is not None:
         options = {"precisions": tuple(Precision), "methods": BUDGETED} | options
     config = EvaluationConfig(**options)
-    splits = _splits(config, budget)
+    splits = _splits(config)
     rows = evaluate_run(run, config)
     environment = describe_environment() | {"run": run.config.to_dict()}
     write_report(folder, rows, environment, overwrite=overwrite)
     say(terminal_table(rows))
-    if budget is not None:
-        say(_fill(run, config, splits, rows, budget))
+    if config.budget is not None:
+        say(_fill(run, config, splits, rows, config.budget))
     say(f"table:  {folder / 'results.md'}")
     say(f"figure: {folder / 'ndcg_vs_bytes.png'}")
 
@@ -114,11 +114,11 @@ def _evaluate_model(path: Path, options: dict[str, Any], folder: Path, overwrite
     say(f"table:  {folder / 'results.md'}")
 
 
-def _splits(config: "EvaluationConfig", budget: int | None) -> dict[str, str]:
+def _splits(config: "EvaluationConfig") -> dict[str, str]:
     """Where to choose, found out before hours of work; nothing without a budget."""
     from fusion.measure.budget import splits_to_choose_on
 
-    if budget is None:
+    if config.budget is None:
         return {}
     if "concat" not in config.methods:
         raise ValueError("a budget is compared with the full concat: name concat in --methods")

@@ -19,7 +19,8 @@ import yaml
 from fusion.environment import describe_environment
 from fusion.errors import FusionError
 from fusion.inputs.catalogue import PAPER_QUARTET, Role
-from fusion.inputs.encoders import FrozenEncoder, TextEncoder, load_encoder, same_encoder
+from fusion.inputs.encoders import FrozenEncoder, TextEncoder, load_encoder
+from fusion.inputs.fingerprints import same_encoder
 from fusion.inputs.precomputed import PrecomputedEncoder
 from fusion.inputs.store import Store
 from fusion.inputs.texts import Texts, load_texts, pseudo_queries, query_like

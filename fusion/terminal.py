@@ -9,7 +9,7 @@ from typing import Any
 
 import yaml
 
-from fusion.errors import FusionError
+from fusion.errors import FusionError, one_line
 
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
 
@@ -126,11 +126,6 @@ def run_door(work: Callable[[dict[str, Any]], int | None], options: dict[str, An
             logging.getLogger(__name__).exception("failed")
         sys.stderr.write(f"error: {one_line(error)}\n")
         return USAGE if isinstance(error, ValueError) else FAILED  # a value that cannot be
-
-
-def one_line(error: BaseException) -> str:
-    """What an error says, on one line; its kind where it says nothing."""
-    return " ".join(str(error).split()) or type(error).__name__
 
 
 def set_up_logging(verbose: bool) -> None:

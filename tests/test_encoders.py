@@ -9,7 +9,8 @@ from sentence_transformers import SentenceTransformer
 from fusion.errors import FusionError
 from fusion.inputs import encoders
 from fusion.inputs.catalogue import CATALOGUE, EMBEDDED_PAIR, PAPER_QUARTET, Role
-from fusion.inputs.encoders import batches_by_tokens, hub_reachable, load_encoder, verify_sha256
+from fusion.inputs.encoders import batches_by_tokens, hub_reachable, load_encoder
+from fusion.inputs.fingerprints import verify_sha256
 
 TEXTS = ["the cat runs", "dog", "a cat and a dog sleeps : the cat runs to the dog , the end"]
 

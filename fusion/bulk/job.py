@@ -144,9 +144,8 @@ def encode_rows(reader: Reader, folder: Path, engine: Engine, config: JobConfig)
                 raise chunks.nothing()
             if reader.fields.leave_titles_out:
                 logger.warning("titles are left out; --text-fields title,text takes them in")
-            if reader.fields.id or len(reader.fields.text) > 1:
-                for name in reader.fields.missed:
-                    logger.warning("no row has the field %r", name)
+            for name in reader.fields.missed:
+                logger.warning("no row has the field %r", name)
             rejects.add_lost(shards)
             rejects.close()
         finally:

@@ -137,16 +137,18 @@ class Journal:
                 path.unlink()  # of an input that has become shorter
         if not rejects:
             (self.folder / REJECTS).unlink(missing_ok=True)
-        for path in self.folder.glob("*.partial"):
-            path.unlink()  # of a run that was killed
-        (self.folder / JOURNAL).unlink()
+        self._clear()
 
     def forget(self) -> None:
         """Remove it, and the folder if nothing else lies in it."""
-        for path in [*self.folder.glob("*.partial"), self.folder / JOURNAL]:
-            path.unlink()
+        self._clear()
         with suppress(OSError):
             self.folder.rmdir()
+
+    def _clear(self) -> None:
+        for path in self.folder.glob("*.partial"):
+            path.unlink()  # of a run that was killed
+        (self.folder / JOURNAL).unlink()
 
     def _append(self, plain: dict[str, Any]) -> None:
         try:
@@ -191,12 +193,12 @@ def open_output(
                 (folder / JOURNAL).unlink()  # a finished folder stays as it was
             raise
         journal.start()
-        with _nothing_of_nothing(journal):
+        with _forgotten_if_empty(journal):
             yield journal
 
 
 @contextmanager
-def _nothing_of_nothing(journal: Journal) -> Iterator[None]:
+def _forgotten_if_empty(journal: Journal) -> Iterator[None]:
     """Leave nothing of a job that failed before its first shard: there is nothing to resume."""
     try:
         yield

@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from fusion.bulk.arrow import arrow, parquet
-from fusion.errors import FusionError
-from fusion.inputs.jsonl import is_json_lines
+from fusion.errors import FusionError, one_line
+from fusion.inputs.jsonl import KINDS, is_json_lines
 
 TITLE = "title"
-SUFFIXES = (".txt", ".txt.gz", ".jsonl", ".jsonl.gz", ".parquet")
+SUFFIXES = (*KINDS, ".parquet")
 LONGEST_TEXT = 1_000_000  # bytes; encoders read some kilobytes, so a longer row is a mistake
 LONGEST_LINE = 8 * LONGEST_TEXT  # of JSON lines: escapes, and fields that nobody asked for
 PARQUET_ROWS = 256  # at once, so that long texts do not add up
@@ -75,7 +75,7 @@ class Fields:
     def missed(self) -> list[str]:
         """Fields that were named and that no row had: slips of the pen, it may be."""
         named = [*self.text, self.id] if self.id else self.text
-        return [name for name in named if name not in self.seen]
+        return [name for name in named if name not in self.seen] if len(named) > 1 else []
 
 
 @dataclass(frozen=True)
@@ -96,8 +96,6 @@ def find_sources(pattern: str, output: Path) -> list[Source]:
     path = Path(pattern)
     if path.is_dir():
         root, found = path, [file for file in _walk(path) if _is_known(file)]
-        # What lies in an output below the input was written there, by the run that is gone on with.
-        found = [file for file in found if not _is_below(file, output)] or found
     elif path.exists():
         root, found = path.parent, [path]
         if not _is_known(path):
@@ -108,9 +106,13 @@ def find_sources(pattern: str, output: Path) -> list[Source]:
         raise FusionError(
             f"--input {pattern}: no such file, or no file of a known kind ({', '.join(SUFFIXES)})"
         )
-    if inside := [file for file in found if _is_below(file, output)]:
-        raise FusionError(f"--output {output} holds an input ({inside[0]}); choose another folder")
-    named = sorted((_name(file.relative_to(root)), file) for file in found)
+    target = output.resolve()
+    outside = [file for file in found if not file.resolve().is_relative_to(target)]
+    # What lies in an output below an input folder was written there, by the run that goes on.
+    if not outside or (len(outside) < len(found) and not path.is_dir()):
+        inside = next(file for file in found if file not in outside)
+        raise FusionError(f"--output {output} holds an input ({inside}); choose another folder")
+    named = sorted((_name(file.relative_to(root)), file) for file in outside)
     return [Source(file, name, file.stat().st_size) for name, file in named]
 
 
@@ -124,10 +126,6 @@ def _walk(folder: Path) -> Iterator[Path]:
             continue
         seen.add(real)
         yield from (Path(place) / name for name in files if not name.startswith("."))
-
-
-def _is_below(file: Path, folder: Path) -> bool:
-    return file.resolve().is_relative_to(folder.resolve())
 
 
 def _name(path: Path) -> str:
@@ -174,7 +172,7 @@ class Reader:
                     self.position = before + place
                     yield item
             except BROKEN as error:
-                words = " ".join(str(error).split())[:200] or type(error).__name__
+                words = one_line(error)[:200]
                 yield Reject(source.name, row + 1, f"the file cannot be read from here on: {words}")
             before += source.size
             self.position = before

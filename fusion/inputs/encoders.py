@@ -4,7 +4,6 @@ A name is looked for in the catalogue, then as a folder of a sentence-transforme
 hub id. ``file:PATH`` stands for embeddings that somebody else computed (see ``precomputed.py``).
 """
 
-import hashlib
 import logging
 import os
 import socket
@@ -20,8 +19,9 @@ from urllib.request import getproxies
 import numpy as np
 from safetensors import SafetensorError
 
-from fusion.errors import FusionError
+from fusion.errors import FusionError, one_line
 from fusion.inputs.catalogue import CATALOGUE, EMBEDDED_PAIR, EncoderCard, Role
+from fusion.inputs.fingerprints import fingerprint_of, verify_sha256
 from fusion.inputs.precomputed import PrecomputedEncoder
 
 if TYPE_CHECKING:
@@ -183,18 +183,18 @@ def load_encoder(name: str, dtype: str = "float32", device: str = "auto") -> Tex
             raise
         logger.debug("loading %s failed", name, exc_info=True)
         if (Path(name) / "modules.json").is_file():
-            reason = " ".join(str(error).split())[:200] or type(error).__name__
-            raise FusionError(f"encoder {name!r} cannot be loaded: {reason}") from error
+            raise FusionError(
+                f"encoder {name!r} cannot be loaded: {one_line(error)[:200]}"
+            ) from error
         raise FusionError(_not_to_be_had(name, card)) from error
     model = strip_normalize(model).eval().requires_grad_(False)
     card = card or _card_of(name, model)
-    return FrozenEncoder(name, model, card, _fingerprint(name, card, model, dtype))
-
-
-def same_encoder(one: dict[str, str], other: dict[str, str]) -> bool:
-    """Whether two fingerprints are of one encoder, wherever and how precisely it computes."""
-    where = {"device": "", "dtype": ""}
-    return one | where == other | where
+    return FrozenEncoder(
+        name,
+        model,
+        card,
+        fingerprint_of(name, card, model.max_seq_length, dtype, model.device.type),
+    )
 
 
 def _sees_cuda() -> bool:
@@ -257,23 +257,6 @@ def _package_folder(card: EncoderCard) -> Path:
     return Path(str(module.__file__)).parent
 
 
-def verify_sha256(path: Path, expected: str) -> None:
-    """Refuse a weights file that is not the one that was examined.
-
-    Raises:
-        FusionError: The file's SHA-256 is another one, or there is no such file.
-    """
-    if not path.is_file():
-        raise FusionError(f"the weights file {path.name} is missing; reinstall its package")
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    if found != expected:
-        raise FusionError(
-            f"the weights file {path.name} has SHA-256 {found[:12]}…, expected {expected[:12]}…; "
-            "reinstall its package"
-        )
-
-
 @cache
 def hub_reachable() -> bool:
     """Whether the model hub answers; asked once, since the hub's client retries for a minute."""
@@ -319,37 +302,6 @@ def _card_of(name: str, model: "SentenceTransformer") -> EncoderCard:
         query_prompt=prompts.get("query") or "",
         document_prompt=prompts.get("document") or prompts.get("passage") or "",
     )
-
-
-def _fingerprint(
-    name: str, card: EncoderCard, model: "SentenceTransformer", dtype: str
-) -> dict[str, str]:
-    folder = Path(name)
-    weights = card.sha256
-    if not weights and folder.is_dir():  # a folder may be trained further under the same path
-        weights = _hash_weights(folder)
-    return {
-        "source": card.source if not folder.is_dir() else "folder",
-        "revision": card.revision,
-        "weights": weights,
-        "pooling": str(card.pooling),
-        "max_length": str(model.max_seq_length),
-        "dtype": dtype,
-        "device": model.device.type,
-        "query_prompt": card.query_prompt,
-        "document_prompt": card.document_prompt,
-    }
-
-
-def _hash_weights(folder: Path) -> str:
-    digest = hashlib.sha256()
-    for path in sorted(folder.rglob("*")):
-        if not path.is_file() or path.name.startswith(".") or path.suffix == ".md":
-            continue
-        digest.update(str(path.relative_to(folder)).encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()
 
 
 def _not_to_be_had(name: str, card: EncoderCard | None) -> str:

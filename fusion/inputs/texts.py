@@ -186,9 +186,8 @@ def query_like(
 
 def _some_sentences(text: str, count: int) -> list[str]:
     sentences = [s for s in _SENTENCE_ENDS.split(text) if 5 <= len(s.split()) <= 60]
-    kept = min(count, len(sentences)) if len(sentences) > 1 else 0
-    last = (len(sentences) - 1) / max(kept - 1, 1)
-    return [sentences[round(step * last)] for step in range(kept)]
+    kept = count if len(sentences) > 1 else 0
+    return [sentences[row] for row in evenly_spaced(len(sentences), kept)]
 
 
 def _split_title(text: str, title: str) -> tuple[str, str] | None:

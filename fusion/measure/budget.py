@@ -8,10 +8,10 @@ from fusion.inputs.corpora import load_data
 from fusion.measure.comparisons import REFERENCE, compare_variants
 from fusion.measure.rows import MEAN, Row, Variant, averaged_over_seeds
 from fusion.measure.statistics import Comparison
+from fusion.space.codes import Precision
 
 CHOICE_SPLITS = ("dev", "train")
 """Where to choose, in this order; never the split that is reported."""
-FLOAT32 = "float32"
 
 
 @dataclass(frozen=True)
@@ -99,7 +99,9 @@ def choose(chosen_rows: Sequence[Row], reported_rows: Sequence[Row], budget: int
     winner = max(candidates, key=lambda row: (row.ndcg_at_10, -row.bytes_per_vector))
     reported = {row.variant: row for row in _overall(reported_rows)}
     full = next(
-        row for row in reported.values() if row.method == REFERENCE and row.precision == FLOAT32
+        row
+        for row in reported.values()
+        if row.method == REFERENCE and row.precision == Precision.FLOAT32
     )
     if winner.variant not in reported:
         raise ValueError(f"{winner.variant} was not measured on the reported split")

@@ -37,10 +37,9 @@ def tuned_products() -> Iterator[None]:
     with _lock:
         if not _users:
             _before = torch.get_num_threads(), _precision()
-            torch.set_num_threads(1)
-            if onednn_is_better():
-                _set_precision("bf16")
         torch.set_num_threads(1)
+        if not _users and onednn_is_better():
+            _set_precision("bf16")
         _users += 1
     try:
         yield

@@ -48,9 +48,11 @@ class NestedSearcher:
         self.exclude = check_exclude(exclude, len(self.queries), keys.LAST)
         self.seen = 0
         self._screened = screens(len(self.queries), PIECE, self.dims, k)
-        own = pose(self.queries, self.queries[:0], self.dims, k, None, None)
-        parts = [[d] for d in self.dims] if own.wide else [self.dims]
-        self._own = [pose(self.queries, self.queries[:0], part, k, None, None) for part in parts]
+        self._own = [pose(self.queries, self.queries[:0], self.dims, k, None, None)]
+        if self._own[0].wide:  # each level has scales of its own
+            self._own = [
+                pose(self.queries, self.queries[:0], [d], k, None, None) for d in self.dims
+            ]
         shape = len(self.dims), len(self.queries), 0
         self._best = torch.empty(shape, dtype=torch.int64, device="cpu")
 
