@@ -212,10 +212,10 @@ def compare_st(task: Foreign, dims: Sequence[int]) -> dict[str, Any]:
 def in_float64(task: Foreign, dims: Sequence[int]) -> dict[int, dict[str, float]]:
     """The numbers of the documents in the order of their float64 cosines."""
     from fusion.measure.metrics import Judgements, ndcg_at_k, recall_at_k
-    from fusion.search.certified import certified_topk
+    from fusion.search.topk import nested_topk
 
     data = task.data
-    found = certified_topk(task.queries, task.documents, dims, 100, exclude=data.exclude).indices
+    _, found = nested_topk(task.queries, task.documents, dims, 100, exclude=data.exclude)
     judgements = Judgements.from_qrels(data.query_ids, data.doc_ids, data.qrels)
     return {
         dim: {

@@ -6,12 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from fusion.search import cpu, screening, streaming
+from fusion.search import cpu, screening
 from fusion.search.coded import nested_topk_codes
 from fusion.search.cpu import Tiling, default_tiling, search
 from fusion.search.norms import prefix_norms
 from fusion.search.passing import FILLED, Tile, compare
 from fusion.search.problem import pose
+from fusion.search.products import sampled_products
 from fusion.search.reference import reference_topk
 from fusion.search.screening import (
     TOP,
@@ -19,8 +20,8 @@ from fusion.search.screening import (
     code,
     coded_products,
     int8_is_better,
-    pair_products,
 )
+from fusion.search.settling import settled
 from fusion.search.streaming import search_chunks
 from fusion.search.survivors import Survivors
 from tests.test_cpu import DIMS, assert_exact, signs
@@ -33,8 +34,7 @@ NEVER, ALWAYS = 0.0, 1e9
 def screened(monkeypatch):
     """A screen for any number of queries, on any processor, and for all tiles but the first."""
     int8_is_better()  # which keeps torch's one remark about sparse rows to itself
-    for room in (cpu, streaming):
-        monkeypatch.setattr(room, "screens", lambda *_: True)
+    monkeypatch.setattr(cpu, "screens", lambda *_: True)
     monkeypatch.setattr(screening, "PAYS", ALWAYS)
 
 
@@ -53,7 +53,7 @@ def seen(monkeypatch):
 
         monkeypatch.setattr(Screen, name, watched)
 
-    for name in ("_fill", "_add_plain", "_add_coded"):
+    for name in ("_add_plain", "_add_coded"):
         watch(name, lambda name, _: seen.methods.append(name))
     watch("_take", lambda _, result: seen.handed.append(result))
     return seen
@@ -85,7 +85,7 @@ def test_cuts_do_not_show(monkeypatch, k, tiling, pays, seen):
     problem = pose(queries, corpus, DIMS, k, exclude, None)
     assert_exact(search(problem, tiling), queries, corpus, k, exclude)
     later = {"_add_coded" if pays else "_add_plain"} if tiling.documents < 1301 else set()
-    assert set(seen.methods) == {"_fill"} | later
+    assert set(seen.methods) == {"_add_plain"} | later
 
 
 def test_few_scores_are_handed_on(seen):
@@ -111,10 +111,8 @@ def test_documents_that_all_pass_are_left_to_plain_products(monkeypatch, seen):
     monkeypatch.setattr(screening, "PAYS", 1 / 12)
     monkeypatch.setattr(screening, "CROWDED", 1000)  # what is handed on is cut too
     queries, corpus = rows(30), np.tile(rows(1, seed=1), (9000, 1))
-    _, indices = search(
-        pose(queries, corpus, DIMS, 3, None, None), Tiling(30, 200, 300, 1, screened=True)
-    )
-    assert (indices.numpy() == np.arange(3)).all()
+    tiling = Tiling(30, 200, 300, 1, screened=True)
+    search(pose(queries, corpus, DIMS, 3, None, None), tiling)
     assert seen.methods.count("_add_coded") < 3
     assert seen.methods.count("_add_plain") > 20
 
@@ -190,11 +188,10 @@ def test_equal_documents_tie_whatever_product_let_them_pass(monkeypatch, pays):
     queries, base = rows(50, 640), rows(300, 640, seed=1)
     copies = np.random.default_rng(2).integers(0, 300, 3000)
     dims = [32, 320, 640]
+    tiling = Tiling(50, 500, 160, 1, screened=True)
+    problem = pose(queries, base[copies], dims, 60, None, None)
     for found in (
-        search(
-            pose(queries, base[copies], dims, 60, None, None),
-            Tiling(50, 500, 160, 1, screened=True),
-        ),
+        settled(problem, lambda asked: search(asked, tiling)),
         search_chunks(queries, np.split(base[copies], [1700, 1800, 1801, 1803]), dims, 60),
     ):
         scores, indices = (part.numpy() for part in found)
@@ -279,7 +276,7 @@ def test_products_of_pairs_are_those_of_the_whole_matrix():
     left, right = signs(20, 90)
     chosen = np.sort(np.random.default_rng(0).choice(20 * 90, 200, replace=False))
     at = np.divmod(chosen, 90)
-    parts = pair_products(torch.from_numpy(left), torch.from_numpy(right), DIMS, *at)
+    parts = sampled_products(torch.from_numpy(left), torch.from_numpy(right), DIMS, *at)
     for dim, part in zip(DIMS, parts, strict=True):
         np.testing.assert_array_equal(part, (left[:, :dim] @ right[:, :dim].T)[at])
 

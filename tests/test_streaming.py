@@ -116,4 +116,4 @@ def test_state_does_not_grow_with_the_corpus():
     searcher = NestedSearcher(queries, DIMS, 6)
     for _ in range(4):
         searcher.add(corpus)
-        assert searcher._best.shape == (3, 5, 6)
+        assert searcher._scores.shape == (3, 5, 6)

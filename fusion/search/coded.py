@@ -15,6 +15,7 @@ from torch import Tensor
 from fusion.search import cpu
 from fusion.search.norms import FLOAT32, PrefixNorms
 from fusion.search.problem import Problem, Rows, as_tensor, check_dims, pose
+from fusion.search.settling import settled
 
 EXACT_INT8 = 2**24 // 128**2
 """Components up to which products of int8 codes sum exactly: 1,024."""
@@ -24,9 +25,22 @@ EXACT_INT8 = 2**24 // 128**2
 class BitProblem(Problem):
     """A search among documents of one bit a component, unpacked a tile at a time."""
 
+    bits: bool = False
+    """Whether the queries are bits too."""
+
+    @property
+    def settled(self) -> bool:
+        """Products of bits are exact, and all documents have one norm."""
+        return self.bits
+
     def documents(self, start: int, stop: int, dim: int) -> Tensor:
         """Rows of -1 and +1, float32 [rows, dim]."""
         return unpack_bits(self.corpus[start:stop], dim)
+
+    def exact(self, documents: np.ndarray) -> np.ndarray:
+        """Rows of -1 and +1, float64 [n, d]."""
+        chosen = self.corpus[torch.from_numpy(documents)]
+        return unpack_bits(chosen, self.dims[-1]).double().numpy()
 
 
 def nested_topk_codes(
@@ -67,10 +81,11 @@ def nested_topk_codes(
             f"float queries, or at most {EXACT_INT8} components"
         )
     left = _components(asked, bits, levels)
-    problems = [_pose(left, codes, levels, k, exclude)]
+    alike = bits and asked.dtype == torch.uint8
+    problems = [_pose(left, codes, levels, k, exclude, alike)]
     if problems[0].wide:  # each level on its own needs no common scale
-        problems = [_pose(left, codes, (d,), k, exclude) for d in levels]
-    scores, indices = zip(*map(cpu.search, problems), strict=True)
+        problems = [_pose(left, codes, (d,), k, exclude, alike) for d in levels]
+    scores, indices = zip(*(settled(problem, cpu.search) for problem in problems), strict=True)
     return torch.cat(scores), torch.cat(indices)
 
 
@@ -91,7 +106,7 @@ def _components(queries: Tensor, bits: bool, dims: tuple[int, ...]) -> Tensor:
 
 
 def _pose(
-    queries: Tensor, codes: Tensor, dims: tuple[int, ...], k: int, exclude: Rows | None
+    queries: Tensor, codes: Tensor, dims: tuple[int, ...], k: int, exclude: Rows | None, alike: bool
 ) -> Problem:
     """A search among int8 codes, which are documents as they are, or among bits."""
     if codes.dtype == torch.int8:
@@ -99,4 +114,4 @@ def _pose(
     inverse = torch.tensor(dims, **FLOAT32).rsqrt()[:, None].expand(-1, len(codes)).contiguous()
     stub = torch.empty(1, dims[-1], **FLOAT32).expand(len(codes), -1)  # only its shape is looked at
     posed = pose(queries, stub, dims, k, exclude, PrefixNorms(inverse, None, False, dims))
-    return BitProblem(**vars(posed) | {"corpus": codes})
+    return BitProblem(**vars(posed) | {"corpus": codes}, bits=alike)

@@ -8,7 +8,7 @@ prefix norms and whatever exceeds its query's threshold is kept; everything else
 import math
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -45,7 +45,7 @@ class Tiling:
     """Documents in each later tile."""
     threads: int
     screened: bool = False
-    """Whether int8 codes rule out most documents. Scores are then summed in another order."""
+    """Whether int8 codes rule out most documents."""
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot make progress."""
@@ -63,7 +63,8 @@ def default_tiling(problem: Problem) -> Tiling:
     most = max(1, min(buffered, TILE_SCORES // documents))
     blocks = max(1, -(-len(problem.queries) // most))
     queries = max(1, -(-len(problem.queries) // blocks))
-    screened = documents < count and screens(queries, count, problem.dims, problem.keep)
+    screened = documents < count and not problem.double
+    screened = screened and screens(queries, count, problem.dims, problem.keep)
     strip = _strip(documents, queries, screened)
     return Tiling(queries, documents, strip, torch.get_num_threads(), screened)
 
@@ -72,16 +73,6 @@ def search(problem: Problem, tiling: Tiling | None = None) -> Found:
     """Cosines and indices of every level, [l, q, keep]."""
     scores, indices = _search(problem, tiling or default_tiling(problem))
     return problem.cosines(scores, indices), indices
-
-
-def search_keys(problem: Problem, screened: bool) -> Tensor:
-    """The same as keys [l, q, keep], which can be merged with those of other documents.
-
-    All of them must be ``screened`` or none: scores are then summed in one order, so copies tie.
-    """
-    tiling = default_tiling(problem)
-    strip = _strip(tiling.documents, tiling.queries, screened)
-    return keys.pack_found(*_search(problem, replace(tiling, strip=strip, screened=screened)))
 
 
 def _strip(documents: int, queries: int, screened: bool) -> int:
@@ -144,7 +135,7 @@ def _search_block(
         if screen is not None:
             screen.add(tile, rows, inverse[:, part])
             continue
-        for level in accumulated(tile.shown, queries, rows, problem.dims):
+        for level in accumulated(tile.shown, queries, rows, problem.dims, problem.double):
             if whole:
                 best_of_tile(tile, inverse[level, part], *(a[level].numpy() for a in found))
             else:

@@ -14,6 +14,7 @@ FLOAT32: dict[str, Any] = {"dtype": torch.float32, "device": "cpu"}
 """What new tensors are, whatever torch's defaults have been set to."""
 
 ROWS = 4096  # rows read at a time
+SUMMED = 64  # squares that are summed in float32, at most, if the widths allow it
 SIMD = 16  # numbers that a processor squares at once
 SAFE = (2.0**-60, 2.0**60)  # squared norms whose float32 products neither overflow nor vanish
 MOST = 1023  # the greatest power of two in float64
@@ -68,13 +69,27 @@ def prefix_norms(
             measured = _measure_exactly(rows, odd + start, dims, (name, first_row))
             squared[odd], scale[odd + start] = measured
             wide |= _is_wide(squared[odd])
-        inverse[:, start : start + step] = _inverse(squared).T
+        inverse[:, start : start + step] = inverse_norms(squared).T
     return PrefixNorms(inverse, None if (scale == 1).all() else scale, wide, tuple(dims))
+
+
+def summed_terms(dims: Sequence[int]) -> int:
+    """How many squares are summed in the dtype of the rows; their sums are summed in float64."""
+    unit = _unit(dims)
+    return unit if unit >= SIMD else max(b - a for a, b in pairwise((0, *dims)))
+
+
+def _unit(dims: Sequence[int]) -> int:
+    """A width that all levels are multiples of, and not so wide that a sum of squares errs much."""
+    unit = math.gcd(*dims)
+    while unit > SUMMED and unit % 2 == 0:
+        unit //= 2
+    return unit
 
 
 def prefix_squares(rows: np.ndarray, dims: Sequence[int]) -> Tensor:
     """Squared norms of every prefix, float64 [rows, l], from sums in the dtype of the rows."""
-    unit = math.gcd(*dims)
+    unit = _unit(dims)
     if unit >= SIMD:  # equal units in one call read the rows once
         units = rows.reshape(len(rows), -1, unit)  # (rows, units, unit)
         sums = np.einsum("rus,rus->ru", units, units, dtype=rows.dtype)
@@ -89,8 +104,8 @@ def _squared_on(rows: Tensor, dims: Sequence[int]) -> Tensor:
     """The same from a tensor, computed where it lies and brought to the CPU."""
     if rows.device.type == "cpu":
         return prefix_squares(rows.numpy(), dims)
-    parts = [rows[:, a:b].square().sum(dim=1) for a, b in pairwise((0, *dims))]
-    return torch.stack(parts, dim=1).cpu().double().cumsum(dim=1)
+    parts = [rows[:, a:b].double().square().sum(dim=1) for a, b in pairwise((0, *dims))]
+    return torch.stack(parts, dim=1).cpu().cumsum(dim=1)
 
 
 def _measure_exactly(
@@ -108,17 +123,17 @@ def _measure_exactly(
             f"{name[0]} row {row} holds a value that is not finite: remove or repair it"
         )
     largest = torch.frexp(block.abs().amax(dim=1)).exponent  # (odd,) squares overflow float64 too
-    squared = prefix_squares(_times_two_to(block, -largest[:, None]).numpy(), dims)
+    squared = prefix_squares(times_two_to(block, -largest[:, None]).numpy(), dims)
     total = squared[:, -1]
     exponent = torch.frexp(total.sqrt()).exponent + largest
     low, high = (math.frexp(edge**0.5)[1] for edge in SAFE)
     far = (total > 0) & ((exponent < low) | (exponent > high))
     power = torch.where(far, -exponent, 0).clamp(max=MOST)
-    squared = _times_two_to(squared, 2 * (largest + power)[:, None])
-    return squared, _times_two_to(torch.ones_like(total), power)
+    squared = times_two_to(squared, 2 * (largest + power)[:, None])
+    return squared, times_two_to(torch.ones_like(total), power)
 
 
-def _times_two_to(values: Tensor, power: Tensor) -> Tensor:
+def times_two_to(values: Tensor, power: Tensor) -> Tensor:
     """Float64 values times powers of two that may themselves lie outside of float64."""
     half = power.div(2, rounding_mode="floor")
     return torch.ldexp(torch.ldexp(values, half), power - half)
@@ -128,5 +143,6 @@ def _is_wide(squared: Tensor) -> bool:
     return bool(((squared > 0) & (squared < WIDE * squared[:, -1:])).any())
 
 
-def _inverse(squared: Tensor) -> Tensor:
+def inverse_norms(squared: Tensor) -> Tensor:
+    """One over the norms of squared ones float64, float32; 0 of 0."""
     return squared.rsqrt().where(squared > 0, 0).float()

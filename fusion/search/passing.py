@@ -92,16 +92,11 @@ def above(tile: Tile, threshold: np.ndarray, factor: np.ndarray) -> tuple[np.nda
 
     Rows and columns, int64 [n], by ascending row and column.
     """
-    mark_above(tile, threshold, factor)
-    return marked(tile.mask)
-
-
-def mark_above(tile: Tile, threshold: np.ndarray, factor: np.ndarray) -> None:
-    """Mark the same in the tile's mask."""
     tile.mask[:, tile.documents :] = False
     mask = tile.mask[:, : tile.documents]
     compare(tile.shown, threshold, factor, tile.scratch, mask)
     tile.mask[tile.hidden] = False
+    return marked(tile.mask)
 
 
 def compare(

@@ -28,18 +28,18 @@ def _search_level(problem: Problem, level: int) -> Tensor:
         for first in range(0, len(best), rows):
             block = slice(first, first + rows)
             queries = problem.queries[block, : problem.dims[level]].to(device)
-            scores = _products(queries, documents) * inverse  # (q, c)
+            scores = _products(queries, documents, problem.double) * inverse  # (q, c)
             found = _keys(scores, start, problem.exclude, block)
             best[block] = keys.merge([best[block], found], problem.keep)
     return best
 
 
-def _products(queries: Tensor, documents: Tensor) -> Tensor:
+def _products(queries: Tensor, documents: Tensor, double: bool) -> Tensor:
     """Dot products [q, c]."""
     if documents.device.type != "cpu":
         return queries @ documents.T
     room = np.empty((len(queries), len(documents)), np.float32)
-    list(accumulated(room, queries, documents, [documents.shape[1]]))
+    list(accumulated(room, queries, documents, [documents.shape[1]], double))
     return torch.from_numpy(room)
 
 

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
@@ -10,7 +10,14 @@ import torch
 from torch import Tensor
 
 from fusion.search import keys
-from fusion.search.norms import PrefixNorms, prefix_norms
+from fusion.search.norms import (
+    ROWS,
+    PrefixNorms,
+    inverse_norms,
+    prefix_norms,
+    prefix_squares,
+    times_two_to,
+)
 
 Rows = np.ndarray | Tensor
 FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
@@ -20,6 +27,8 @@ FLOATS = (torch.float32, torch.float16, torch.bfloat16, torch.float64)
 class Problem:
     """A checked search: every engine may rely on what stands here."""
 
+    asked: Tensor
+    """Floating point [q, d] as it was given."""
     queries: Tensor
     """float32 [q, d], contiguous, every row scaled by a power of two to a norm in [0.5, 1)."""
     corpus: Tensor
@@ -32,6 +41,8 @@ class Problem:
     """int64 [q], -1 for none."""
     query_norms: PrefixNorms
     corpus_norms: PrefixNorms
+    double: bool = False
+    """Whether products and norms are summed in float64, though scores stay float32."""
 
     @property
     def wide(self) -> bool:
@@ -45,6 +56,44 @@ class Problem:
             return rows.float()
         scale = self.corpus_norms.scale[start:stop, None].to(rows.device)
         return (rows.double() * scale).float()
+
+    def doubled(self) -> "Problem":
+        """The same search with products and norms that are summed in float64."""
+        inverse = torch.empty_like(self.corpus_norms.inverse)
+        for start in range(0, len(self.corpus), ROWS):
+            rows = self.documents(start, start + ROWS, self.dims[-1]).double()  # (c, d)
+            squared = prefix_squares(rows.numpy(), self.dims)  # (c, l)
+            inverse[:, start : start + ROWS] = inverse_norms(squared).T
+        norms = replace(self.corpus_norms, inverse=inverse)
+        return replace(self, corpus_norms=norms, double=True)
+
+    def some(self, chosen: np.ndarray, keep: int) -> "Problem":
+        """The same search for distinct queries, ascending int64 [r], with so many results."""
+        if len(chosen) == len(self.queries):
+            return replace(self, keep=keep)
+        norms, rows = self.query_norms, torch.from_numpy(chosen)
+        return replace(
+            self,
+            asked=self.asked[rows.to(self.asked.device)],
+            queries=self.queries[rows],
+            keep=keep,
+            exclude=None if self.exclude is None else self.exclude[rows],
+            query_norms=replace(norms, inverse=norms.inverse[:, rows]),
+        )
+
+    @property
+    def settled(self) -> bool:
+        """Whether float32 scores are exact up to a factor of each query's own."""
+        return False
+
+    def exact(self, documents: np.ndarray) -> np.ndarray:
+        """Documents int64 [n] as float64 [n, d]; see ``exactly``."""
+        chosen = torch.from_numpy(documents).to(self.corpus.device)
+        return exactly(self.corpus[chosen, : self.dims[-1]])
+
+    def exact_queries(self) -> np.ndarray:
+        """The queries as float64 [q, d]; see ``exactly``."""
+        return exactly(self.asked)
 
     def finish(self, found: Tensor, block: slice = slice(None)) -> tuple[Tensor, Tensor]:
         """Cosines and indices of a block's keys [l, rows, keep], sorted from the best down."""
@@ -83,6 +132,7 @@ def pose(
         )
     scaled, query_norms = _scale_queries(q[:, : levels[-1]], query_norms)
     return Problem(
+        q[:, : levels[-1]],
         scaled,
         c,
         levels,
@@ -140,6 +190,15 @@ def check_exclude(exclude: Rows | None, queries: int, documents: int) -> Tensor 
     if queries and (int(indices.min()) < -1 or int(indices.max()) >= documents):
         raise ValueError(f"exclude must lie between -1 and {documents - 1}")
     return indices.long()
+
+
+def exactly(rows: Tensor) -> np.ndarray:
+    """Rows as float64 [n, d], of float64 each times a power of two that keeps squares in range."""
+    exact = rows.to("cpu", torch.float64)
+    if rows.dtype == torch.float64 and exact.numel():
+        exponent = torch.frexp(exact.abs().amax(dim=1, keepdim=True)).exponent
+        exact = times_two_to(exact, -exponent)
+    return exact.numpy()
 
 
 def _scale_queries(queries: Tensor, norms: PrefixNorms) -> tuple[Tensor, PrefixNorms]:

@@ -2,6 +2,7 @@
 
 import threading
 import timeit
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -17,7 +18,6 @@ from fusion.search.norms import FLOAT32
 FEW = 32  # queries
 SMALL = 2**19  # multiplications of a product that numpy's BLAS keeps on one thread
 READ = 256  # documents that few queries read at a time
-ALIKE = 16  # documents in each product, or a multiple, so that BLAS sums all of them in one order
 _lock = threading.Lock()
 _users = 0
 _before: tuple[int, str | None] = (1, None)
@@ -52,24 +52,25 @@ def tuned_products() -> Iterator[None]:
 
 
 def accumulated(
-    room: np.ndarray, queries: Tensor, documents: Tensor, dims: Sequence[int]
+    room: np.ndarray, queries: Tensor, documents: Tensor, dims: Sequence[int], double: bool = False
 ) -> Iterator[int]:
     """Fill ``room`` [q, c] with the products of each level in turn, and say which level it is.
 
-    Equal documents get equal products, wherever they stand and whatever stands beside them.
+    They are summed in float32, or in float64 if ``double``, and float32 in the room.
     """
     dots = torch.from_numpy(room)
     segments = list(pairwise((0, *dims)))
+    if double:
+        total = torch.zeros(dots.shape, dtype=torch.float64, device="cpu")
+        for level, (a, b) in enumerate(segments):
+            total.addmm_(queries[:, a:b].double(), documents[:, a:b].double().T)
+            dots.copy_(total)
+            yield level
+        return
     few = _few(queries, documents, segments) if len(queries) <= FEW else None
-    sums, count = dots, len(documents)
-    if few is None and count < ALIKE:  # a product with one vector would sum in another order
-        documents = torch.nn.functional.pad(documents, (0, 0, 0, ALIKE - count))  # (ALIKE, d)
-        sums = dots.new_empty(len(queries), ALIKE)
     for level, (a, b) in enumerate(segments):
         if few is None:
-            torch.addmm(sums, queries[:, a:b], documents[:, a:b].T, beta=float(level > 0), out=sums)
-            if sums is not dots:
-                dots.copy_(sums[:, :count])
+            torch.addmm(dots, queries[:, a:b], documents[:, a:b].T, beta=float(level > 0), out=dots)
         elif level == 0:
             dots.copy_(few[level].T)
         else:
@@ -84,18 +85,49 @@ def _few(queries: Tensor, documents: Tensor, segments: list[tuple[int, int]]) ->
     is up to twice as fast on few queries, and runs products this small on the calling thread.
     """
     left, right = documents.numpy(), np.ascontiguousarray(queries.numpy().T)  # (c, d) (d, q)
-    whole = -(-len(left) // ALIKE) * ALIKE
-    parts = np.empty((len(segments), whole, len(queries)), np.float32)
+    parts = np.empty((len(segments), len(left), len(queries)), np.float32)
     widest = max(b - a for a, b in segments)
-    step = max(1, min(READ, SMALL // (len(queries) * widest)) // ALIKE) * ALIKE
-    for start in range(0, whole, step):
-        rows = slice(start, min(start + step, whole))
-        read = left[rows]
-        if len(read) < rows.stop - start:
-            read = np.pad(read, ((0, rows.stop - start - len(read)), (0, 0)))
+    step = max(1, min(READ, SMALL // (len(queries) * widest)))
+    for start in range(0, len(left), step):
+        rows = slice(start, start + step)
         for part, (a, b) in zip(parts, segments, strict=True):
-            np.matmul(read[:, a:b], right[a:b], out=part[rows])
-    return torch.from_numpy(parts[:, : len(left)])
+            np.matmul(left[rows, a:b], right[a:b], out=part[rows])
+    return torch.from_numpy(parts)
+
+
+def sampled_products(
+    queries: Tensor,
+    documents: Tensor,
+    dims: Sequence[int],
+    rows: np.ndarray,
+    columns: np.ndarray,
+) -> Iterator[np.ndarray]:
+    """Dot products [n] of pairs of queries and documents, by ascending query; each level's.
+
+    torch computes only these entries of the matrix product, in the dtype of queries and documents.
+    """
+    _hear_torch_out()
+    begin = torch.from_numpy(rows.searchsorted(np.arange(len(queries) + 1)))
+    pairs = torch.sparse_csr_tensor(
+        begin,
+        torch.from_numpy(columns),
+        torch.zeros(len(columns), dtype=queries.dtype, device="cpu"),
+        (len(queries), len(documents)),
+        dtype=queries.dtype,
+        device="cpu",
+        check_invariants=False,
+    )
+    for a, b in pairwise((0, *dims)):
+        pairs = torch.sparse.sampled_addmm(pairs, queries[:, a:b], documents[:, a:b].T)
+        yield pairs.values().numpy()
+
+
+@cache
+def _hear_torch_out() -> None:
+    """Let torch say for the only time, and unheard, that its sparse matrices are young."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.eye(1, device="cpu").to_sparse_csr()
 
 
 @cache

@@ -2,11 +2,10 @@
 
 The cosine of two codes lies within a proven distance of the true one. So a document whose coded
 score stays further than that below its query's threshold cannot be among the best. The few others
-are scored in float32, so that the results are those of float32 products.
+are scored in float32.
 """
 
 import timeit
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -18,8 +17,8 @@ from torch import Tensor
 
 from fusion.search.bounds import error_bound
 from fusion.search.norms import FLOAT32, prefix_squares
-from fusion.search.passing import Tile, compare, mark_above, marked
-from fusion.search.products import accumulated
+from fusion.search.passing import Tile, compare, marked
+from fusion.search.products import accumulated, sampled_products
 from fusion.search.survivors import CROWDED, Survivors
 
 MANY = 200  # queries that repay the coding of a document
@@ -47,10 +46,7 @@ class Codes:
 
 
 class Screen:
-    """Brings tiles of documents to the survivors of a block of queries.
-
-    Every score is computed in one way, whatever let it pass, so that equal documents tie.
-    """
+    """Brings tiles of documents to the survivors of a block of queries."""
 
     def __init__(self, queries: Tensor, dims: Sequence[int], survivors: list[Survivors]) -> None:
         """Code the queries float32 [q, d]; ``survivors`` are those of each level."""
@@ -61,41 +57,22 @@ class Screen:
         self.coded = code(queries, self.dims)
         squares = prefix_squares(queries.numpy(), self.dims)  # (q, l)
         self.norms = squares.sqrt_().float().numpy().T  # (l, q)
-        # Twice: the score that set the threshold is rounded too.
-        rounding = [2 * error_bound(dim, len(self.dims)) for dim in self.dims]
+        rounding = [error_bound(dim, self.dims) for dim in self.dims]
         self.slack = self.norms * np.array(rounding, np.float32)[:, None]  # (l, q)
         self.loose = LOOSE
         self.seen = 0
 
     def add(self, tile: Tile, documents: Tensor, inverse: np.ndarray) -> None:
         """Take in documents [c, d] with inverse prefix norms [l, c]; overwrites the tile's dots."""
-        if not self.seen:
-            self._fill(tile, documents, inverse)
-        elif self.loose * self.keep < PAYS * self.seen:
+        if self.seen and self.loose * self.keep < PAYS * self.seen:
             self._add_coded(tile, documents, inverse)
         else:
             self._add_plain(tile, documents, inverse)
         self.seen += tile.documents
 
-    def _fill(self, tile: Tile, documents: Tensor, inverse: np.ndarray) -> None:
-        for level in accumulated(tile.shown, self.queries, documents, self.dims):
-            survivors = self.survivors[level]
-            survivors.fill(tile, inverse[level])
-            survivors.threshold -= self.slack[level, :, None]
-            held = np.arange(survivors.capacity) < survivors.count[:, None]
-            rows, slots = held.nonzero()
-            columns = survivors.documents[rows, slots] - tile.start
-            prefixes = self.dims[: level + 1]
-            *_, exact = pair_products(self.queries, documents, prefixes, rows, columns)
-            survivors.scores[rows, slots] = exact * inverse[level].take(columns)
-
     def _add_plain(self, tile: Tile, documents: Tensor, inverse: np.ndarray) -> None:
-        passed = np.zeros_like(tile.mask)
         for level in accumulated(tile.shown, self.queries, documents, self.dims):
-            threshold = self.survivors[level].threshold - self.slack[level, :, None]
-            mark_above(tile, threshold, inverse[level])
-            passed |= tile.mask
-        self._take(tile, documents, inverse, passed)
+            self.survivors[level].add(tile, inverse[level])
 
     def _add_coded(self, tile: Tile, documents: Tensor, inverse: np.ndarray) -> None:
         coded = code(documents, self.dims)
@@ -141,7 +118,7 @@ class Screen:
         rows, columns = marked(passed)
         for first in range(0, len(rows), CROWDED):
             pairs = rows[first : first + CROWDED], columns[first : first + CROWDED]
-            products = pair_products(self.queries, documents, self.dims, *pairs)
+            products = sampled_products(self.queries, documents, self.dims, *pairs)
             for survivors, norms, dots in zip(self.survivors, inverse, products, strict=True):
                 survivors.take(tile, *pairs, dots * norms.take(pairs[1]))
         return len(rows)
@@ -166,31 +143,6 @@ def code(rows: Tensor, dims: Sequence[int]) -> Codes:
         error[part] = prefix_squares(scaled.numpy(), dims).sqrt_()  # of what it took, in steps
     error *= step * ROUNDED
     return Codes(codes, step.squeeze(1).numpy(), error.numpy().T)
-
-
-def pair_products(
-    queries: Tensor,
-    documents: Tensor,
-    dims: Sequence[int],
-    rows: np.ndarray,
-    columns: np.ndarray,
-) -> Iterator[np.ndarray]:
-    """Dot products float32 [n] of pairs of queries and documents, by ascending query; each level's.
-
-    torch computes only these entries of the matrix product, each in an order of its own columns.
-    """
-    begin = torch.from_numpy(rows.searchsorted(np.arange(len(queries) + 1)))
-    pairs = torch.sparse_csr_tensor(
-        begin,
-        torch.from_numpy(columns),
-        torch.zeros(len(columns), **FLOAT32),
-        (len(queries), len(documents)),
-        **FLOAT32,
-        check_invariants=False,
-    )
-    for a, b in pairwise((0, *dims)):
-        pairs = torch.sparse.sampled_addmm(pairs, queries[:, a:b], documents[:, a:b].T)
-        yield pairs.values().numpy()
 
 
 def coded_products(
@@ -229,9 +181,7 @@ def int8_is_better() -> bool:
     left, right = queries.float(), documents.float()
     try:
         exact = bool((torch._int_mm(queries, documents.T) == 512 * TOP**2).all())
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # torch says once that its sparse rows are young
-            list(pair_products(left, right, [512], np.arange(2), np.arange(2)))
+        list(sampled_products(left, right, [512], np.arange(2), np.arange(2)))
     except (AttributeError, RuntimeError):
         return False
     codes = _seconds(lambda: torch._int_mm(queries, documents.T))

@@ -2,13 +2,16 @@
 
 from collections.abc import Iterable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from fusion.search import cpu, keys
+from fusion.search.bounds import error_bound
 from fusion.search.norms import prefix_norms
 from fusion.search.problem import Problem, Rows, as_tensor, check_dims, check_exclude, pose
-from fusion.search.screening import screens
+from fusion.search.settling import settled
+from fusion.search.ties import Ties, canonical
 
 PIECE = 2**16  # documents searched at a time
 
@@ -16,7 +19,7 @@ PIECE = 2**16  # documents searched at a time
 class NestedSearcher:
     """Searches chunks as they come and merges their results exactly.
 
-    The answer is that of one search over all chunks put together, bit for bit on exact data.
+    The order is that of one search over all chunks put together. Every score is float64's, rounded.
     Memory beyond the queries and the chunk itself stays below
 
         64 * l * q * k  +  200 MB a thread  +  12 * 65,536 * l   bytes
@@ -47,14 +50,9 @@ class NestedSearcher:
         self.k = k
         self.exclude = check_exclude(exclude, len(self.queries), keys.LAST)
         self.seen = 0
-        self._screened = screens(len(self.queries), PIECE, self.dims, k)
-        self._own = [pose(self.queries, self.queries[:0], self.dims, k, None, None)]
-        if self._own[0].wide:  # each level has scales of its own
-            self._own = [
-                pose(self.queries, self.queries[:0], [d], k, None, None) for d in self.dims
-            ]
+        pose(self.queries, self.queries[:0], self.dims, k, None, None)  # which checks them
         shape = len(self.dims), len(self.queries), 0
-        self._best = torch.empty(shape, dtype=torch.int64, device="cpu")
+        self._scores, self._documents = np.empty(shape), np.empty(shape, np.int64)
 
     def add(self, documents: Rows) -> None:
         """Search the next documents [c, d]; they are numbered on from those before.
@@ -69,11 +67,7 @@ class NestedSearcher:
 
     def result(self) -> tuple[Tensor, Tensor]:
         """Scores float32 and indices int64 [l, q, min(k, documents so far)], as nested_topk's."""
-        scores, indices = keys.unpack(self._best)
-        inverse = torch.cat([own.query_norms.inverse for own in self._own])  # (l, q)
-        exponents = torch.cat([_exponents(own) for own in self._own])
-        scores *= torch.ldexp(inverse, -exponents)[..., None]
-        return scores.masked_fill_(indices < 0, -torch.inf), indices
+        return torch.from_numpy(self._scores).float(), torch.from_numpy(self._documents).clone()
 
     def _add_piece(self, piece: Tensor) -> None:
         exclude = None
@@ -84,12 +78,36 @@ class NestedSearcher:
         problems = [pose(self.queries, piece, self.dims, self.k, exclude, norms)]
         if problems[0].wide and len(self.dims) > 1:
             problems = [pose(self.queries, piece, [d], self.k, exclude, None) for d in self.dims]
-        found = torch.cat(
-            [_comparable(problem, self._screened) for problem in problems]
-        )  # (l, q, k)
-        found = torch.where(found == keys.EMPTY, found, found - self.seen)  # later documents
+        found = [self._better(problem) for problem in problems]
+        scores, documents = (np.concatenate(parts) for parts in zip(*found, strict=True))
+        documents[documents >= 0] += self.seen
         self.seen += len(piece)
-        self._best = keys.merge([self._best, found], min(self.k, self.seen))
+        self._merge(scores, documents)
+
+    def _better(self, problem: Problem) -> tuple[np.ndarray, np.ndarray]:
+        """A piece's results [l, q, keep], of which those that may be among the best are exact."""
+        plain, indices = (part.numpy() for part in settled(problem, cpu.search))
+        bounds = np.array([2 * error_bound(d, problem.dims) for d in problem.dims])[:, None, None]
+        levels = [self.dims.index(d) for d in problem.dims]
+        places = (plain + bounds >= self._threshold()[levels]) & (indices >= 0)
+        level, row, _ = places.nonzero()
+        scores = np.full(plain.shape, -np.inf)
+        scores[places] = canonical(Ties(problem, level, row, indices[places]))
+        return scores, np.where(places, indices, -1)
+
+    def _threshold(self) -> np.ndarray:
+        """What the k-th of the best so far scores, [l, q, 1]; -inf while there are fewer."""
+        full = self._scores.shape[2] == self.k
+        return self._scores[..., -1:] if full else np.full((*self._scores.shape[:2], 1), -np.inf)
+
+    def _merge(self, scores: np.ndarray, documents: np.ndarray) -> None:
+        """Take results [l, q, any] of later documents among the best."""
+        scores = np.concatenate([self._scores, scores], axis=2)
+        documents = np.concatenate([self._documents, documents], axis=2)
+        # Later documents stand behind, so a stable sort leaves ties to the lower index.
+        order = np.argsort(-scores, axis=2, kind="stable")[..., : min(self.k, self.seen)]
+        self._scores = np.take_along_axis(scores, order, axis=2)
+        self._documents = np.take_along_axis(documents, order, axis=2)
 
     def _checked(self, piece: Tensor) -> tuple[int, ...]:
         if self.seen + len(piece) > keys.LAST:
@@ -110,15 +128,3 @@ def search_chunks(
     for chunk in chunks:
         searcher.add(chunk)
     return searcher.result()
-
-
-def _comparable(problem: Problem, screened: bool) -> Tensor:
-    """Keys whose scores are free of the power of two that this problem scaled its queries by."""
-    scores, indices = keys.unpack(cpu.search_keys(problem, screened))
-    scores = torch.ldexp(scores, _exponents(problem)[..., None])
-    return keys.pack_found(scores, indices)
-
-
-def _exponents(problem: Problem) -> Tensor:
-    """The exponent of each query's inverse norm, [l, q]: it moves against the query's scale."""
-    return torch.frexp(problem.query_norms.inverse).exponent

@@ -31,13 +31,13 @@ class Survivors:
     def add(self, tile: Tile, inverse: np.ndarray) -> None:
         """Take in the scores of a tile: its dot products times the inverse norms [c]."""
         if self._empty:
-            self.fill(tile, inverse)
+            self._fill(tile, inverse)
             return
         rows, columns = above(tile, self.threshold, inverse)
         scores = tile.dots[rows, columns] * inverse.take(columns)
         self.take(tile, rows, columns, scores)
 
-    def fill(self, tile: Tile, inverse: np.ndarray) -> None:
+    def _fill(self, tile: Tile, inverse: np.ndarray) -> None:
         """Take in a first tile, of which many scores pass."""
         for part in passing(tile, inverse, self.keep):
             rows, width = part.rows, part.scores.shape[1]

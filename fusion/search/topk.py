@@ -5,19 +5,18 @@ product serves all levels. This file holds the contract and chooses the engine.
 """
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import cache
 
 import torch
-from torch import Tensor
 
 from fusion.search import cpu, per_level
 from fusion.search.norms import PrefixNorms, prefix_norms
 from fusion.search.problem import Problem, Rows, as_tensor, check_dims, pose
+from fusion.search.settling import Engine, Found, settled
 
 __all__ = ["corpus_norms", "nested_topk"]
 
-Engine = Callable[[Problem], tuple[Tensor, Tensor]]
 BACKENDS = ("auto", "cpu", "per-level", "triton")
 
 logger = logging.getLogger(__name__)
@@ -32,7 +31,7 @@ def nested_topk(
     exclude: Rows | None = None,
     backend: str = "auto",
     norms: PrefixNorms | None = None,
-) -> tuple[Tensor, Tensor]:
+) -> Found:
     """Find the k nearest documents by the cosine of the first ``d`` components, for every ``d``.
 
     Args:
@@ -49,8 +48,11 @@ def nested_topk(
 
     Returns:
         Scores float32 [l, q, min(k, c)], descending, and indices int64 of the same shape, on the
-        corpus's device. Ties go to the lower index. A zero vector scores 0 with everything. Where
-        ``exclude`` leaves too few documents, the score is -inf and the index -1.
+        corpus's device. The order is that of float64 and a function of the rows alone: of no
+        processor, library, backend or thread; ties go to the lower index. Scores of results that
+        lie near one another are float64's, rounded; others may differ in their last bits from
+        machine to machine. A zero vector scores 0 with everything. Where ``exclude`` leaves too few
+        documents, the score is -inf and the index -1.
 
     Raises:
         ValueError: If an argument does not fit, or a row holds a value that is not finite.
@@ -71,7 +73,7 @@ def nested_topk(
             for d in problem.dims
         ]
         return torch.cat([scores for scores, _ in parts]), torch.cat([found for _, found in parts])
-    return _engine(problem, backend)(problem)
+    return settled(problem, _engine(problem, backend))
 
 
 def _engine(problem: Problem, backend: str) -> Engine:
