@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fusion.inputs.corpora import RetrievalData
-from fusion.measure.metrics import Judgements, ndcg_at_k, recall_at_k
+from fusion.measure.metrics import Judgements, in_trec_order, ndcg_at_k, recall_at_k
 from fusion.measure.rows import Row, with_intervals
 from fusion.search.topk import nested_topk
 from fusion.space.codes import Codebook, Precision
@@ -155,8 +155,8 @@ def _ranked(
     data: RetrievalData, queries: np.ndarray, documents: np.ndarray, dims: Sequence[int]
 ) -> np.ndarray:
     """The first documents of every query at every width, int64 [l, q, k]."""
-    _, indices = nested_topk(queries, documents, dims, RECALL_CUTOFF, exclude=data.exclude)
-    return indices.numpy()
+    found = nested_topk(queries, documents, dims, RECALL_CUTOFF, exclude=data.exclude)
+    return in_trec_order(*(part.numpy() for part in found))
 
 
 def _row(data: RetrievalData, judgements: Judgements, space: Space, found: _Found) -> Row:

@@ -93,6 +93,9 @@ class Codebook:
     ) -> "Codebook":
         """Calibrate on training vectors (never on the vectors or queries of a test).
 
+        On another machine the mean, the scale and a fitted rotation may differ in their last bits;
+        a codebook that is to be the same everywhere is fitted once and saved.
+
         Args:
             vectors: float [n, D], n at least 1, any norm.
             precision: how a coordinate is stored; its parts are rotated each by itself.
@@ -179,13 +182,21 @@ class Codebook:
         return found
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Turn codes uint8 [n, bytes_per_vector] into unit vectors, float32 [n, dim]."""
-        return (self._coded_axes_view(codes) @ self.axes.T).astype(np.float32)
+        """Turn codes uint8 [n, bytes_per_vector] into unit vectors, float32 [n, dim].
+
+        Equal codes give equal vectors. From one machine to another the last bit may differ.
+        """
+        named = self._coded_axes_view(codes)  # (n, d)
+        # A product of equal rows may differ by where they stand in it: each is multiplied once.
+        _, first, where = np.unique(codes, axis=0, return_index=True, return_inverse=True)
+        return (named[first] @ self.axes.T).astype(np.float32)[where.ravel()]
 
     def score(
         self, queries: np.ndarray, codes: np.ndarray, *, symmetric: bool = False
     ) -> np.ndarray:
         """Cosines of queries float [q, D >= dim] with coded documents, float32 [q, n].
+
+        A plain product: the last bits turn on the machine and on where a document stands.
 
         Args:
             queries: float vectors of the same space as the training vectors.
