@@ -68,7 +68,7 @@ class RetrievalData:
         if self.doc_ids[document] in self.qrels[self.query_ids[query]]:
             return False
         asked, whole = (_spaced(side) for side in (self.queries[query], self.documents[document]))
-        return bool(asked.strip()) and (whole.startswith(asked) or whole.endswith(asked))
+        return whole.startswith(asked) or whole.endswith(asked)
 
     def summary(self) -> dict[str, Any]:
         """What was measured on, in numbers: a line of ``results.json``."""
@@ -86,7 +86,7 @@ class RetrievalData:
 
 
 def _spaced(text: str) -> str:
-    """Words with one space around each, so that only whole words match."""
+    """Words with one space around each, so that only whole words match, and no words nothing."""
     return f" {' '.join(text.split())} "
 
 

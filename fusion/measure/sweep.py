@@ -1,7 +1,8 @@
 """Measure spaces on a retrieval data set: every method at every width and precision.
 
 Texts are encoded once, outside; a space brings the vectors, and one nested search gives the
-rankings of all its widths.
+rankings of all its widths. What depends on the machine are the vectors, which an encoder, a fitted
+compressor and a fitted codebook made there: their last bits may move a document past another.
 """
 
 import logging

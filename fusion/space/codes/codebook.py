@@ -184,12 +184,13 @@ class Codebook:
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """Turn codes uint8 [n, bytes_per_vector] into unit vectors, float32 [n, dim].
 
-        Equal codes give equal vectors. From one machine to another the last bit may differ.
+        Equal codes give equal vectors, also on other machines: they are summed in float64.
         """
         named = self._coded_axes_view(codes)  # (n, d)
         # A product of equal rows may differ by where they stand in it: each is multiplied once.
         _, first, where = np.unique(codes, axis=0, return_index=True, return_inverse=True)
-        return (named[first] @ self.axes.T).astype(np.float32)[where.ravel()]
+        rows = named[first].astype(np.float64) @ self.axes.T.astype(np.float64)  # (codes, d)
+        return rows.astype(np.float32)[where.ravel()]
 
     def score(
         self, queries: np.ndarray, codes: np.ndarray, *, symmetric: bool = False
@@ -270,7 +271,8 @@ class Codebook:
             if self.coding is Coding.TRELLIS:
                 named = trellis_states(named, bits, len(levels))
             standard[:, columns] = levels[named]
-        return _scaled_to_unit(standard * self.scale + self.mean @ self.axes)
+        centre = self.mean.astype(np.float64) @ self.axes.astype(np.float64)  # (d,)
+        return _scaled_to_unit(standard * self.scale + centre.astype(np.float32))
 
     def _parts(self) -> Iterator[tuple[Part, np.ndarray]]:
         """Each part, and its levels."""

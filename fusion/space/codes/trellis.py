@@ -34,7 +34,8 @@ def trellis_levels(bits: int, states: int) -> np.ndarray:
     """The level of each state for a unit Gaussian: float32 [states], read-only.
 
     Found as Lloyd's are: code Gaussian numbers, move each state's level to the mean of what it
-    was used for, again. The numbers come from a fixed seed, so the levels are always the same.
+    was used for, again. The numbers come from a fixed seed and a path turns on no rounding, so the
+    levels are always the same.
     """
     rng = np.random.default_rng(0)
     levels = _spread_levels(bits, states, rng)
