@@ -59,6 +59,18 @@ class Task:
         return {doc_id: {"title": "", "text": doc_id} for doc_id in self.data.doc_ids}
 
 
+def foreign_ids(data: RetrievalData) -> dict[str, str]:
+    """Names of the queries for programs that leave out every document of the query's own id.
+
+    A query that shares its id with a document that it may find gets another one.
+    """
+    documents = set(data.doc_ids)
+    return {
+        key: f"query {key}" if own < 0 and key in documents else key
+        for key, own in zip(data.query_ids, data.exclude.tolist(), strict=True)
+    }
+
+
 def load_task(name: str, encoders: list[str], store: Store) -> Task:
     """Fuse the encoders' embeddings of one data set, each block unit-norm."""
     data = load_data(name)
@@ -136,8 +148,10 @@ def by_beir(task: Task) -> dict[str, float]:
             return torch.from_numpy(np.stack([documents[entry["text"]] for entry in corpus]))
 
     retriever = EvaluateRetrieval(DenseRetrievalExactSearch(Vectors()), score_function="cos_sim")
-    results = retriever.retrieve(task.corpus, {query: query for query in queries})
-    ndcg, _, recall, _ = retriever.evaluate(task.data.qrels, results, [10, 100])
+    names = foreign_ids(task.data)
+    results = retriever.retrieve(task.corpus, {names[query]: query for query in queries})
+    qrels = {names[query]: judged for query, judged in task.data.qrels.items()}
+    ndcg, _, recall, _ = retriever.evaluate(qrels, results, [10, 100])
     return {"ndcg_at_10": ndcg["NDCG@10"], "recall_at_100": recall["Recall@100"]}
 
 
@@ -159,7 +173,7 @@ def mteb_parts(task: Task) -> tuple[type[Any], type[Any]]:
     from mteb.models.model_meta import ModelMeta
     from mteb.types import PromptType
 
-    data = task.data
+    data, names = task.data, foreign_ids(task.data)
     vectors = {
         PromptType.query: dict(zip(data.query_ids, task.queries, strict=True)),
         PromptType.document: dict(zip(data.doc_ids, task.documents, strict=True)),
@@ -198,13 +212,13 @@ def mteb_parts(task: Task) -> tuple[type[Any], type[Any]]:
 
         def load_data(self, *_: object, **__: object) -> None:
             corpus = [{"id": doc_id, "title": "", "text": doc_id} for doc_id in data.doc_ids]
-            queries = [{"id": query_id, "text": query_id} for query_id in data.query_ids]
+            queries = [{"id": names[key], "text": key} for key in data.query_ids]
             self.dataset = {
                 "default": {
                     data.split: {
                         "corpus": Dataset.from_list(corpus),
                         "queries": Dataset.from_list(queries),
-                        "relevant_docs": data.qrels,
+                        "relevant_docs": {names[key]: row for key, row in data.qrels.items()},
                         "top_ranked": None,
                     }
                 }

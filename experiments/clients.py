@@ -31,6 +31,7 @@ os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here needs the hub
 os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
 
 import numpy as np
+from check_metrics import foreign_ids
 
 import fusion
 from fusion.evaluate import main as evaluate
@@ -88,6 +89,8 @@ def by_mteb(model: Path, data: RetrievalData, dim: int) -> float:
     from mteb.abstasks.retrieval import AbsTaskRetrieval
     from mteb.abstasks.task_metadata import TaskMetadata
 
+    names = foreign_ids(data)
+
     class Folder(AbsTaskRetrieval):
         """A data set that we have read already."""
 
@@ -100,11 +103,12 @@ def by_mteb(model: Path, data: RetrievalData, dim: int) -> float:
 
         def load_data(self, *_: object, **__: object) -> None:
             documents = zip(data.doc_ids, data.documents, strict=True)
-            queries = zip(data.query_ids, data.queries, strict=True)
+            queries = zip(names.values(), data.queries, strict=True)
             corpus = [{"id": i, "title": "", "text": text} for i, text in documents]
             asked = [{"id": i, "text": text} for i, text in queries]
             split = {"corpus": Dataset.from_list(corpus), "queries": Dataset.from_list(asked)}
-            split |= {"relevant_docs": data.qrels, "top_ranked": None}
+            qrels = {names[key]: judged for key, judged in data.qrels.items()}
+            split |= {"relevant_docs": qrels, "top_ranked": None}
             self.dataset = {"default": {"test": split}}
             self.data_loaded = True
 
@@ -127,8 +131,10 @@ def by_beir(model: Path, data: RetrievalData, dim: int) -> float:
     )
     documents = zip(data.doc_ids, data.documents, strict=True)
     corpus = {i: {"title": "", "text": text} for i, text in documents}
-    queries = dict(zip(data.query_ids, data.queries, strict=True))
-    ndcg, *_ = retriever.evaluate(data.qrels, retriever.retrieve(corpus, queries), [10])
+    names = foreign_ids(data)
+    queries = dict(zip(names.values(), data.queries, strict=True))
+    qrels = {names[key]: judged for key, judged in data.qrels.items()}
+    ndcg, *_ = retriever.evaluate(qrels, retriever.retrieve(corpus, queries), [10])
     return float(ndcg["NDCG@10"])
 
 

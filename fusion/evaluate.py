@@ -57,8 +57,7 @@ def _parser() -> argparse.ArgumentParser:
 def evaluate(options: dict[str, Any]) -> None:
     """Load the run (or the model), measure it, write the report, print the table."""
     from fusion.environment import describe_environment
-    from fusion.measure.evaluation import EvaluationConfig
-    from fusion.measure.evaluation import evaluate as evaluate_run
+    from fusion.measure.evaluation import EvaluationConfig, evaluate_sets, load_sets
     from fusion.measure.report import write_report
     from fusion.measure.tables import terminal_table
     from fusion.output import check_output
@@ -74,10 +73,13 @@ def evaluate(options: dict[str, Any]) -> None:
         options = {"precisions": tuple(Precision), "methods": BUDGETED} | options
     config = EvaluationConfig(**options)
     splits = _splits(config)
-    rows = evaluate_run(run, config)
-    environment = describe_environment() | {"run": run.config.to_dict()}
+    sets = load_sets(config)
+    rows = evaluate_sets(run, sets, config)
+    data = [of_one.summary() for of_one in sets]
+    environment = describe_environment() | {"data": data, "run": run.config.to_dict()}
     write_report(folder, rows, environment, overwrite=overwrite)
     say(terminal_table(rows))
+    _say_what_was_left_out(data)
     if config.budget is not None:
         say(_fill(run, config, splits, rows, config.budget))
     say(f"table:  {folder / 'results.md'}")
@@ -97,8 +99,8 @@ def _is_model(path: Path) -> bool:
 
 def _evaluate_model(path: Path, options: dict[str, Any], folder: Path, overwrite: bool) -> None:
     from fusion.environment import describe_environment
-    from fusion.measure.evaluation import EvaluationConfig
-    from fusion.measure.exported import evaluate_model
+    from fusion.measure.evaluation import EvaluationConfig, load_sets
+    from fusion.measure.exported import evaluate_model_on
     from fusion.measure.report import write_report
     from fusion.measure.tables import terminal_table
     from fusion.model.folder import load, load_codebook
@@ -108,10 +110,20 @@ def _evaluate_model(path: Path, options: dict[str, Any], folder: Path, overwrite
     model: Any = load(path)
     config = EvaluationConfig(**options)
     codebook = partial(load_codebook, path)
-    rows = evaluate_model(model, model[0].settings.dims, config, codebook)
-    write_report(folder, rows, describe_environment() | {"model": path.name}, overwrite=overwrite)
+    sets = load_sets(config)
+    rows = evaluate_model_on(model, model[0].settings.dims, sets, config, codebook)
+    data = [of_one.summary() for of_one in sets]
+    environment = describe_environment() | {"data": data, "model": path.name}
+    write_report(folder, rows, environment, overwrite=overwrite)
     say(terminal_table(rows))
+    _say_what_was_left_out(data)
     say(f"table:  {folder / 'results.md'}")
+
+
+def _say_what_was_left_out(data: list[dict[str, Any]]) -> None:
+    for found in data:
+        if count := found["self_matches_left_out"]:
+            say(f"{found['name']}: {count:,} queries are documents too, and do not find themselves")
 
 
 def _splits(config: "EvaluationConfig") -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -452,3 +453,51 @@ def test_a_column_that_never_varied_in_training_does_not_spoil_the_others(coding
     decoded = book.decode(book.encode(vectors))
     unit = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
     assert (decoded * unit).sum(axis=1).mean() > 0.9
+
+
+class Noisy(np.ndarray):
+    """The right side of products whose last bits are wrong, at each place in another way."""
+
+    def __rmatmul__(self, left):
+        plain = np.asarray(left) @ np.asarray(self)
+        size = np.abs(left) @ np.abs(np.asarray(self))  # what rounding is measured by
+        signs = np.random.default_rng(len(plain)).choice([-1, 1], plain.shape)
+        return (plain + signs * 4 * size * np.finfo(plain.dtype).eps).astype(plain.dtype)
+
+
+def noisy(book):
+    return replace(book, axes=book.axes.view(Noisy))
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4", "int3", "int2+", "binary"])
+def test_noise_in_products_moves_no_code(precision):
+    vectors = embeddings(3000)
+    book = Codebook.fit(vectors, precision, 40)
+    codes = book.encode(vectors)
+    np.testing.assert_array_equal(noisy(book).encode(vectors), codes)
+    alone = np.concatenate([book.encode(row[None]) for row in vectors[:50]])
+    np.testing.assert_array_equal(alone, codes[:50])
+
+
+def test_in_float32_noise_would_move_codes():
+    """The control: what encode does, in float32."""
+    vectors = embeddings(3000)
+    book = Codebook.fit(vectors, "int8", 40)
+    unit = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True))[:, :40]
+    unit /= np.linalg.norm(unit, axis=1, keepdims=True)
+    plain, other = (
+        nearest_level((unit - book.mean) @ axes / book.scale, book.levels)
+        for axes in (book.axes, book.axes.view(Noisy))
+    )
+    assert (plain != other).sum() > 3
+
+
+@pytest.mark.parametrize("precision", list(Precision))
+def test_equal_codes_decode_to_equal_vectors(precision):
+    vectors = np.tile(embeddings(7), (50, 1))
+    book = Codebook.fit(embeddings(300), precision, 40)
+    codes = book.encode(vectors)
+    assert len(np.unique(noisy(book).decode(codes), axis=0)) == 7
+    order = np.random.default_rng(0).permutation(len(codes))
+    np.testing.assert_array_equal(book.decode(codes[order]), book.decode(codes)[order])
+    assert book.decode(codes[:0]).shape == (0, 40)

@@ -85,6 +85,29 @@ def test_rows_are_coded_alone_whatever_block_they_fall_into():
     np.testing.assert_array_equal(together, one_by_one)
 
 
+def test_paths_do_not_turn_on_how_a_product_is_summed(monkeypatch):
+    """Term by term with two roundings or fused with one, forwards or backwards."""
+    values = np.repeat(gaussian(1000, 1), 40, axis=1)  # of one number many paths nearly tie
+    matmul, found = np.matmul, []
+
+    def fused(left, right, out):
+        out[:] = left.astype(np.float64) @ right.astype(np.float64)
+
+    def apart(left, right, out):
+        out[:] = left[:, :1] * right[:1]
+        out += left[:, 1:] * right[1:]
+
+    for product in (matmul, fused, apart):
+        trellis_levels.cache_clear()
+        monkeypatch.setattr(np, "matmul", product)
+        levels = trellis_levels(2, 256)
+        found.append((levels, trellis_encode(values, levels, 2)))
+    trellis_levels.cache_clear()
+    for levels, symbols in found[1:]:
+        np.testing.assert_array_equal(levels, found[0][0])
+        np.testing.assert_array_equal(symbols, found[0][1])
+
+
 def test_levels_are_always_the_same_and_cannot_be_changed():
     first = trellis_levels(3, 256)
     trellis_levels.cache_clear()

@@ -9,6 +9,7 @@ import time
 import numpy as np
 import pytest
 import yaml
+from safetensors.numpy import load_file
 
 from fusion import evaluate, train
 from fusion.space.recipe import TrainConfig
@@ -32,6 +33,24 @@ def data(tmp_path_factory):
     qrels = "query-id\tcorpus-id\tscore\n" + "".join(f"q{r}\td{r}\t1\n" for r in range(30))
     (root / "beir" / "qrels" / "test.tsv").write_text(qrels, encoding="utf-8")
     return root / "beir"
+
+
+@pytest.fixture(scope="module")
+def shared_ids(data, tmp_path_factory):
+    """The same data, its queries called like documents; two of them are documents."""
+    root = tmp_path_factory.mktemp("shared") / "ids"
+    shutil.copytree(data, root)
+    for name in ("queries.jsonl", "qrels/test.tsv"):
+        text = (root / name).read_text(encoding="utf-8")
+        renamed = text.replace('"q', '"d').replace("\nq", "\nd")
+        (root / name).write_text(renamed, encoding="utf-8")
+    with (root / "queries.jsonl").open("a", encoding="utf-8") as file:
+        for row in (70, 71):
+            document = (data / "corpus.jsonl").read_text(encoding="utf-8").splitlines()[row]
+            file.write(f"{document}\n")
+    with (root / "qrels" / "test.tsv").open("a", encoding="utf-8") as file:
+        file.write("d70\td0\t1\nd71\td1\t1\n")
+    return root
 
 
 @pytest.fixture(scope="module")
@@ -74,6 +93,21 @@ def test_a_recipe_ousts_the_settings_of_a_runs_config(run):
     assert (again.recipe, again.batch_size) == ("fusion", 32)
     paper = train.resolve(plain | {"recipe": "paper", "lr": 0.5}).train
     assert paper == TrainConfig.of("paper", lr=0.5, seed=7, device="cpu")
+
+
+def test_queries_that_are_called_like_documents(run, data, shared_ids, tmp_path, capsys):
+    scores = {}
+    for name, folder in (("apart", data), ("shared", shared_ids)):
+        out = tmp_path / name
+        arguments = [str(run), "--data", str(folder), "--methods", "concat", "--output", str(out)]
+        assert evaluate.main(arguments) == 0
+        scores[name] = load_file(out / "per_query.safetensors").popitem()[1]
+        (line,) = json.loads((out / "results.json").read_text())["environment"]["data"]
+        said = "ids: 2 queries are documents too, and do not find themselves"
+        assert line["self_matches_left_out"] == 2 * (name == "shared")
+        assert (said in capsys.readouterr().out) == (name == "shared")
+    np.testing.assert_array_equal(scores["shared"][:30], scores["apart"])
+    assert scores["apart"].mean() > 0.2
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ import pytrec_eval
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusion.measure.metrics import Judgements, ndcg_at_k, recall_at_k
+from fusion.measure.metrics import Judgements, in_trec_order, ndcg_at_k, recall_at_k
 
 
 def ranked(scores: np.ndarray, k: int) -> np.ndarray:
@@ -142,3 +142,26 @@ def test_bad_rankings_are_refused(indices, k, message):
 def test_an_id_that_occurs_twice_is_refused():
     with pytest.raises(ValueError, match="doc_ids hold 'x' twice"):
         Judgements.from_qrels(["q"], ["x", "x"], {})
+
+
+def test_scores_that_float32_does_not_tell_apart_tie_as_in_trec_eval():
+    """A search in float64 knows that "a" is nearer; trec_eval does not, and takes "c" first."""
+    scores = np.array([[0.5 + 2e-9, 0.5 + 1e-9, 0.5, 0.25, -np.inf]])
+    assert (np.diff(scores) < 0).all()
+    doc_ids, qrels = ["d", "c", "b", "a"], {"q": {"a": 1, "d": 2}}
+    indices = np.array([[3, 1, 2, 0, -1]])
+    found = in_trec_order(scores, indices)
+    np.testing.assert_array_equal(found, [[1, 2, 3, 0, -1]])
+    by_id = np.empty((1, 4))
+    by_id[0, indices[0, :4]] = scores[0, :4]
+    expected = trec_eval(["q"], doc_ids, qrels, by_id)["q"]["ndcg_cut_10"]
+    judgements = Judgements.from_qrels(["q"], doc_ids, qrels)
+    assert ndcg_at_k(found, judgements)[0] == pytest.approx(expected, abs=1e-12)
+    assert ndcg_at_k(indices, judgements)[0] != pytest.approx(expected, abs=1e-3)
+
+
+def test_trec_order_leaves_rankings_alone_whose_ties_stand_by_id():
+    scores = np.random.default_rng(0).integers(0, 3, (2, 5, 30)).astype(np.float32)
+    indices = np.argsort(-scores, axis=-1, kind="stable")
+    ranked_scores = np.take_along_axis(scores, indices, axis=-1)
+    np.testing.assert_array_equal(in_trec_order(ranked_scores, indices), indices)

@@ -1,5 +1,6 @@
 import numpy as np
 import pytest
+import torch
 
 from fusion.space import weights as module
 from fusion.space.blocks import Blocks, Normalization
@@ -138,6 +139,72 @@ def test_many_pairs_are_thinned_out_evenly(monkeypatch):
     rows = np.linspace(0, 599, 200).round().astype(int)
     expected = choose_weights(*[[block[rows] for block in side] for side in (queries, documents)])
     assert choose_weights(queries, documents) == expected
+
+
+def close_calls(n=400, dim=24):
+    """Pairs among which a third of the documents stands twice, and a third once more an ulp off."""
+    queries, documents = views(n, dim=dim)
+    for block in documents:
+        block[1::3] = block[: n - 1 : 3][: len(block[1::3])]
+        block[2::3] = block[: n - 2 : 3][: len(block[2::3])]
+        block[2::3, 0] = np.nextafter(block[2::3, 0], np.float32(9))
+    return queries, documents
+
+
+def hostile(monkeypatch, seed):
+    """Products that are wrong by nearly all that float32 allows, each in its own way."""
+    plain, generator = torch.mm, torch.Generator().manual_seed(seed)
+
+    def product(left, right, out):
+        plain(left, right, out=out)
+        length = left.norm(dim=1)[:, None] * right.norm(dim=0)[None]
+        signs = torch.randint(0, 2, out.shape, generator=generator) * 2 - 1
+        return out.add_(signs * length * left.shape[1] * 2.0**-24)
+
+    monkeypatch.setattr(torch, "mm", product)
+
+
+@pytest.mark.parametrize("normalize", list(Normalization))
+def test_noise_in_the_products_moves_no_rank_and_no_weight(normalize, monkeypatch):
+    queries, documents = close_calls()
+    pairs = Pairs.of(queries, documents, normalize)
+    weights = choose_weights(queries, documents, normalize)
+    for row, (one, two) in enumerate(((1, 0), (0.3, 1), (1, 1))):
+        ranks = pairs.reciprocal_ranks(np.array([one, two]))
+        asked, given = ([b.astype(np.float64) for b in side] for side in (pairs.asked, pairs.given))
+        norms = np.sqrt(sum(w * (b**2).sum(axis=1) for w, b in zip((one, two), given, strict=True)))
+        if normalize is Normalization.PER_MODEL:
+            norms = 1
+        scores = sum(
+            w * np.array([[(q * d).sum() for d in b] for q in a])
+            for w, a, b in zip((one, two), asked, given, strict=True)
+        )
+        scores = scores / norms
+        right = 1 / (1 + (scores > np.diagonal(scores)[:, None]).sum(axis=1))
+        np.testing.assert_array_equal(ranks, right)
+        with monkeypatch.context() as patched:
+            hostile(patched, seed=row)
+            noisy = Pairs.of(queries, documents, normalize)
+        assert (noisy.similarities != pairs.similarities).float().mean() > 0.5
+        own = noisy.similarities[0].diagonal()[:, None]
+        naive = 1 / (1 + (noisy.similarities[0] > own).sum(dim=1).numpy())
+        np.testing.assert_array_equal(noisy.reciprocal_ranks(np.array([one, two])), right)
+        assert (naive != pairs.reciprocal_ranks(np.array([1, 0]))).any()  # the disease
+        with monkeypatch.context() as patched:
+            hostile(patched, seed=row)
+            assert choose_weights(queries, documents, normalize) == weights
+
+
+def test_a_corpus_of_copies_costs_no_settling(monkeypatch):
+    queries, documents = views(300)
+    for block in documents:
+        block[:] = block[0]
+    monkeypatch.setattr(module, "_dots", lambda left, right: np.ones(len(left)))
+    pairs = Pairs.of(queries, documents)
+    seen = []
+    monkeypatch.setattr(module, "_dots", lambda left, _: seen.append(len(left)) or np.ones(300))
+    assert (pairs.reciprocal_ranks(np.array([1, 0.5])) == 1).all()
+    assert set(seen) == {300}  # the norms of the queries
 
 
 def test_arrays_that_do_not_fit_are_refused():

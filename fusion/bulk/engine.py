@@ -49,7 +49,10 @@ class OneDevice:
 
 @dataclass(frozen=True)
 class ManyDevices:
-    """Encodes in one process for each device; a chunk is never split, so codes are the same."""
+    """Encodes in one process for each device; a chunk is never split, so codes are the same.
+
+    On devices of one kind: others round differently.
+    """
 
     encoder: BulkEncoder
     config: EncodeConfig

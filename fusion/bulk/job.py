@@ -1,4 +1,9 @@
-"""The job: rows in, shards out; what is whole on disk is not computed again."""
+"""The job: rows in, shards out; what is whole on disk is not computed again.
+
+On one machine a job that was killed and went on ends in the bytes of one that was not. Another
+processor, number of threads or version of torch sums in another order, so that there the last bits
+of embeddings differ, and now and then a code.
+"""
 
 import json
 import logging

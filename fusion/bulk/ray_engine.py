@@ -1,5 +1,7 @@
 """The same chunks, encoded by Ray Data: on this machine, or on a cluster.
 
+Shards are the same byte for byte where the processors are of one kind and have as many threads.
+
 The driver reads the input and writes the shards; texts go out through an actor that a source of
 Ray Data reads from, and come back as codes from a pool of actors that each hold the model. A few
 chunks for each of them are under way at a time, so memory stays bounded, and a chunk is never

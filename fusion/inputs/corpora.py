@@ -8,17 +8,19 @@ import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from fusion.errors import FusionError
 from fusion.inputs.hub import Document, RawData, data_from_hub, not_found
-from fusion.inputs.jsonl import read_lines, read_rows
+from fusion.inputs.jsonl import read_rows
+from fusion.inputs.judgements import Qrels, read_judgements
+from fusion.inputs.repeats import each_once, shown
 
 logger = logging.getLogger(__name__)
 
 EMBEDDED = "pydocs"
-HIGHEST = 2**31  # a relevance beyond is a damaged file
 
 
 @dataclass(frozen=True)
@@ -48,9 +50,44 @@ class RetrievalData:
 
     @cached_property
     def exclude(self) -> np.ndarray:
-        """int64 [q], the index of the document that has the query's own id, or -1 (ArguAna)."""
+        """int64 [q], the index of the document that is the query itself, or -1 (ArguAna).
+
+        That is one of the query's own id that nobody judged for this query, and whose title, text
+        or both are the query. A shared id alone says nothing: many collections count both sides
+        from 0.
+        """
         index = {doc_id: row for row, doc_id in enumerate(self.doc_ids)}
-        return np.array([index.get(key, -1) for key in self.query_ids], dtype=np.int64)
+        rows = (index.get(key, -1) for key in self.query_ids)
+        return np.array(
+            [row if row >= 0 and self._is_itself(at, row) else -1 for at, row in enumerate(rows)],
+            dtype=np.int64,
+        )
+
+    def _is_itself(self, query: int, document: int) -> bool:
+        """A document is its title, a space, its text: the query is the one, the other, or all."""
+        if self.doc_ids[document] in self.qrels[self.query_ids[query]]:
+            return False
+        asked, whole = (_spaced(side) for side in (self.queries[query], self.documents[document]))
+        return whole.startswith(asked) or whole.endswith(asked)
+
+    def summary(self) -> dict[str, Any]:
+        """What was measured on, in numbers: a line of ``results.json``."""
+        known = set(self.doc_ids)
+        judged = [doc_id for row in self.qrels.values() for doc_id in row]
+        return {
+            "name": self.name,
+            "split": self.split,
+            "queries": len(self.query_ids),
+            "documents": len(self.doc_ids),
+            "judgements": len(judged),
+            "judgements_of_unknown_documents": sum(doc_id not in known for doc_id in judged),
+            "self_matches_left_out": int((self.exclude >= 0).sum()),
+        }
+
+
+def _spaced(text: str) -> str:
+    """Words with one space around each, so that only whole words match, and no words nothing."""
+    return f" {' '.join(text.split())} "
 
 
 def load_data(name: str, split: str = "test") -> RetrievalData:
@@ -114,15 +151,10 @@ def read_beir(folder: Path, split: str) -> RetrievalData:
 def assemble(name: str, split: str, found: RawData) -> RetrievalData:
     """Bring rows, wherever they come from, into the order that evaluation needs."""
     documents, queries, qrels = found.documents, found.queries, found.qrels
-    strangers = sum(doc_id not in documents for judged in qrels.values() for doc_id in judged)
-    if strangers:
-        logger.warning("%s: %d judgements name unknown documents", name, strangers)
-    lost = sum(key not in queries for key in qrels)
-    if lost:
-        logger.warning("%s: %d judged queries have no text", name, lost)
     query_ids = [key for key in queries if key in qrels]
     if not query_ids:
         raise FusionError(f"{name}: no query is judged in the split {split!r}")
+    _look_over(name, documents, queries, qrels)
     doc_ids = sorted(documents, reverse=True)
     return RetrievalData(
         name=name,
@@ -135,10 +167,44 @@ def assemble(name: str, split: str, found: RawData) -> RetrievalData:
     )
 
 
+def _look_over(
+    name: str, documents: dict[str, Document], queries: dict[str, str], qrels: Qrels
+) -> None:
+    """Say what of the judgements cannot count.
+
+    Raises:
+        FusionError: None of them can: every method would score 0.
+    """
+    pairs = [(key, doc_id) for key, judged in qrels.items() for doc_id in judged]
+    strangers = [doc_id for _, doc_id in pairs if doc_id not in documents]
+    lost = [key for key in qrels if key not in queries]
+    negative = [" ".join(pair) for pair in pairs if qrels[pair[0]][pair[1]] < 0]
+    blank = [key for key in queries if key in qrels and not queries[key].strip()]
+    barren = [key for key in queries if key in qrels and max(qrels[key].values()) < 1]
+    for what, found in (
+        ("judgements name unknown documents and count as not found", strangers),
+        ("judged queries have no text and are not counted", lost),
+        ("queries are without a word", blank),
+        ("judgements are negative and count as 0", negative),
+        ("queries have no judgement above 0 and score 0", barren),
+    ):
+        if found:
+            first = shown(found[0])
+            logger.warning("%s: %d %s (the first is %s)", name, len(found), what, first)
+    good = [pair for pair in pairs if pair[0] in queries and qrels[pair[0]][pair[1]] > 0]
+    if not good:
+        raise FusionError(f"{name}: no judgement is above 0, so every score would be 0")
+    if all(doc_id not in documents for _, doc_id in good):
+        raise FusionError(
+            f"{name}: none of the {len(good)} relevant documents is in the corpus, whose ids look "
+            f"like {shown(next(iter(documents)))}; the judgements say {shown(good[0][1])}"
+        )
+
+
 def _read_corpus(folder: Path) -> dict[str, Document]:
-    documents = {}
-    for row in read_rows(_existing(folder / "corpus.jsonl")):
-        documents[row["_id"]] = Document(str(row.get("title") or ""), row["text"])
+    path = _existing(folder / "corpus.jsonl")
+    rows = ((r["_id"], Document(str(r.get("title") or ""), r["text"])) for r in read_rows(path))
+    documents = each_once(str(path), rows)
     empty = sum(not document.whole for document in documents.values())
     if empty:
         raise FusionError(f"{folder}/corpus.jsonl has {empty} documents without any text")
@@ -148,29 +214,12 @@ def _read_corpus(folder: Path) -> dict[str, Document]:
 
 
 def _read_queries(folder: Path) -> dict[str, str]:
-    return {row["_id"]: row["text"] for row in read_rows(_existing(folder / "queries.jsonl"))}
+    path = _existing(folder / "queries.jsonl")
+    return each_once(str(path), ((row["_id"], row["text"]) for row in read_rows(path)))
 
 
-def _read_qrels(folder: Path, split: str) -> dict[str, dict[str, int]]:
-    path = _existing(folder / "qrels" / f"{split}.tsv")
-    qrels: dict[str, dict[str, int]] = {}
-    for number, line in read_lines(path):
-        row = line.split("\t")
-        if number == 1 and row[-1] == "score":
-            continue
-        try:
-            query_id, doc_id, score = row
-            relevance = int(score)
-        except ValueError as error:
-            raise FusionError(
-                f"{path}:{number} is not 'query-id<tab>corpus-id<tab>integer score'"
-            ) from error
-        if abs(relevance) > HIGHEST:
-            raise FusionError(f"{path}:{number} has a score beyond {HIGHEST}")
-        qrels.setdefault(query_id, {})[doc_id] = relevance
-    if not qrels:
-        raise FusionError(f"{path} holds no judgement")
-    return qrels
+def _read_qrels(folder: Path, split: str) -> Qrels:
+    return read_judgements(_existing(folder / "qrels" / f"{split}.tsv"))
 
 
 def _existing(path: Path) -> Path:

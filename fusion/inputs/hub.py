@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 from fusion.errors import FusionError
 from fusion.inputs.encoders import hub_reachable
+from fusion.inputs.judgements import Qrels, nested, relevance_of
+from fusion.inputs.repeats import each_once
 
 WIKIPEDIA = ("wikimedia/wikipedia", "20231101.en")
 MIN_WORDS = 50  # of a paragraph, as in the paper
@@ -39,7 +41,7 @@ class RawData:
 
     documents: dict[str, Document]
     queries: dict[str, str]
-    qrels: dict[str, dict[str, int]]
+    qrels: Qrels
 
 
 def data_from_hub(name: str, split: str) -> RawData | None:
@@ -55,11 +57,16 @@ def data_from_hub(name: str, split: str) -> RawData | None:
         )
     except Exception:  # the library raises many kinds; the caller says where else was looked
         return None
-    qrels: dict[str, dict[str, int]] = {}
-    for row in judged:
-        qrels.setdefault(str(row["query-id"]), {})[str(row["corpus-id"])] = int(row["score"])
-    documents = {row["_id"]: Document(str(row["title"] or ""), row["text"]) for row in corpus}
-    return RawData(documents, {row["_id"]: row["text"] for row in queries}, qrels)
+    pairs = (
+        ((str(row["query-id"]), str(row["corpus-id"])), relevance_of(row["score"], name))
+        for row in judged
+    )
+    documents = ((row["_id"], Document(str(row["title"] or ""), row["text"])) for row in corpus)
+    return RawData(
+        each_once(f"corpus of {name}", documents),
+        each_once(f"queries of {name}", ((row["_id"], row["text"]) for row in queries)),
+        nested(each_once(f"qrels of {name}", pairs)),
+    )
 
 
 def wikipedia_from_hub(max_texts: int | None) -> list[Document] | None:

@@ -4,7 +4,8 @@ A store is a folder; in it, one folder for each encoder, role and prompt (the ke
 ``.npy`` files of (text hash, embedding) records, named after their own checksum. A shard appears
 under its name only when it is whole, so a killed run leaves whole shards and the next run goes on.
 Chunks of the input have fixed borders and one process at a time works on a chunk, so what is in a
-shard depends on the input alone.
+shard depends on the input alone, and on one machine so does every byte of it. Another processor,
+number of threads or version of torch sums in another order: the last bits of embeddings differ.
 """
 
 import fcntl

@@ -79,8 +79,19 @@ def evaluate(run: Run, config: EvaluationConfig) -> list[Row]:
         FusionError: Data or an encoder cannot be had.
         ValueError: A width that the run cannot give.
     """
-    sets = [load_data(name, config.split) for name in config.data]  # a typo fails before the work
-    return evaluate_sets(run, sets, config)
+    return evaluate_sets(run, load_sets(config), config)
+
+
+def load_sets(config: EvaluationConfig) -> list[RetrievalData]:
+    """All data before any work, so that a typo costs none.
+
+    Raises:
+        FusionError: One cannot be had.
+        ValueError: Two have one name.
+    """
+    sets = [load_data(name, config.split) for name in config.data]
+    check_names(sets)
+    return sets
 
 
 def evaluate_sets(run: Run, sets: Sequence[RetrievalData], config: EvaluationConfig) -> list[Row]:

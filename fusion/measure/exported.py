@@ -5,8 +5,8 @@ from typing import Protocol
 
 import numpy as np
 
-from fusion.inputs.corpora import load_data
-from fusion.measure.evaluation import EvaluationConfig, check_names
+from fusion.inputs.corpora import RetrievalData
+from fusion.measure.evaluation import EvaluationConfig, load_sets
 from fusion.measure.rows import Row, mean_rows
 from fusion.measure.sweep import Space, measure
 from fusion.space.codes import Codebook, Precision
@@ -42,6 +42,17 @@ def evaluate_model(
     Raises:
         ValueError: A width that the model has not, or codes without ``codebook``.
     """
+    return evaluate_model_on(model, trained, load_sets(config), config, codebook)
+
+
+def evaluate_model_on(
+    model: EmbeddingModel,
+    trained: Sequence[int],
+    sets: Sequence[RetrievalData],
+    config: EvaluationConfig,
+    codebook: Callable[[Precision, int], Codebook] | None = None,
+) -> list[Row]:
+    """As ``evaluate_model``, on data that is loaded already."""
     coded = [p for p in config.precisions if not p.is_float]
     if coded and codebook is None:
         raise ValueError(f"this model has no codes for {coded[0]}; ask for float32 or float16")
@@ -49,8 +60,6 @@ def evaluate_model(
     if coded and (untrained := sorted(set(dims) - set(trained))):
         raise ValueError(f"the model has codes of its trained widths only, not of {untrained[0]}")
     rows: list[Row] = []
-    sets = [load_data(name, config.split) for name in config.data]
-    check_names(sets)
     for data in sets:
         queries = model.encode_query(data.queries)  # (q, d)
         documents = model.encode_document(data.documents)  # (c, d)

@@ -147,6 +147,22 @@ def recall_at_k(indices: np.ndarray, judgements: Judgements, k: int = 100) -> np
     return _per_query(found, judgements.relevant, top, judgements)
 
 
+def in_trec_order(scores: np.ndarray, indices: np.ndarray) -> np.ndarray:
+    """Ranked indices as trec_eval orders them: scores in float32, equal ones by descending id.
+
+    A search may tell documents apart by less than float32 shows; trec_eval does not.
+
+    Args:
+        scores: Float [..., k], descending; -inf at an empty place.
+        indices: int64 [..., k], into documents in descending order of their ids.
+
+    Returns:
+        int64 [..., k].
+    """
+    order = np.lexsort((indices, -scores.astype(np.float32)), axis=-1)
+    return np.take_along_axis(indices, order, axis=-1)
+
+
 def _per_query(
     reached: np.ndarray, possible: np.ndarray, top: np.ndarray, judgements: Judgements
 ) -> np.ndarray:

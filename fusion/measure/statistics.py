@@ -2,7 +2,8 @@
 
 Scores are per query, one column a row of the report, so that all rows of a data set share their
 resamples. Several data sets are averaged as their means are (each set counts the same, whatever its
-number of queries), and are resampled each on its own.
+number of queries), and are resampled each on its own. Draws and p-values follow from the seed on
+every machine; means and intervals may differ in their last bits.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,7 +1,8 @@
 """Measure spaces on a retrieval data set: every method at every width and precision.
 
 Texts are encoded once, outside; a space brings the vectors, and one nested search gives the
-rankings of all its widths.
+rankings of all its widths. What depends on the machine are the vectors, which an encoder, a fitted
+compressor and a fitted codebook made there: their last bits may move a document past another.
 """
 
 import logging
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fusion.inputs.corpora import RetrievalData
-from fusion.measure.metrics import Judgements, ndcg_at_k, recall_at_k
+from fusion.measure.metrics import Judgements, in_trec_order, ndcg_at_k, recall_at_k
 from fusion.measure.rows import Row, with_intervals
 from fusion.search.topk import nested_topk
 from fusion.space.codes import Codebook, Precision
@@ -155,8 +156,8 @@ def _ranked(
     data: RetrievalData, queries: np.ndarray, documents: np.ndarray, dims: Sequence[int]
 ) -> np.ndarray:
     """The first documents of every query at every width, int64 [l, q, k]."""
-    _, indices = nested_topk(queries, documents, dims, RECALL_CUTOFF, exclude=data.exclude)
-    return indices.numpy()
+    found = nested_topk(queries, documents, dims, RECALL_CUTOFF, exclude=data.exclude)
+    return in_trec_order(*(part.numpy() for part in found))
 
 
 def _row(data: RetrievalData, judgements: Judgements, space: Space, found: _Found) -> Row:

@@ -118,6 +118,7 @@ class PCA(FittedCompressor):
 
     Cosine is measured from the origin, so the uncentred form is the best linear keeper of the
     matrix of dot products (Eckart-Young), and subtracting a mean would change every cosine.
+    Components are the same on all machines but for rounding, and for those whose eigenvalues tie.
     """
 
     name = "pca"
@@ -163,7 +164,8 @@ class PCA(FittedCompressor):
         # empty: those beyond half as many as there are texts are scaled like the last before them.
         last = values[min(len(values), max(1, len(embeddings) // 2)) - 1]
         relative = np.clip(values / values[0], max(NOTHING, last / values[0]), None)  # (D,)
-        # An eigenvector's sign is arbitrary; fix it, so that two fits agree bit for bit.
+        # An eigenvector's sign is arbitrary; fix it, so that two fits agree:
+        # bit for bit on one machine, and on another but for rounding.
         largest = np.abs(vectors).argmax(axis=0)  # (D,)
         signs = np.sign(vectors[largest, np.arange(len(values))])  # (D,)
         scaled = vectors * (signs * relative**self.power)  # (D, D)

@@ -45,6 +45,10 @@ def fit_head(
 ) -> HeadCompressor:
     """Train a head and give back its best epoch, judged on held-back texts.
 
+    The split, the batches and the start follow from the seed on every machine. The head itself is
+    the same to the last bit only on one machine with as many threads and devices: elsewhere
+    products are summed in another order, and each step carries that on.
+
     Args:
         embeddings: ``[n, D]`` fused embeddings of the training texts, in memory or memory-mapped.
         config: how to train.

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -15,7 +16,9 @@ MAX_PAIRS = 9_000
 SHARES = np.linspace(0, 1, 21)
 """What is tried as the squared weight of a block beside the mean of the others, in parts of 1."""
 _MAX_SIMILARITIES = 400_000_000  # of all blocks together: 1.6 GB in float32
+_UNIT = 2.0**-24  # half of what a float32 just above 1 may be off
 _ROWS = 512  # queries ranked at a time, so that one tile of scores stays in cache
+_SETTLED_AT_ONCE = 4096  # pairs whose products are summed in float64 at a time
 _ROUNDS = 3
 _SETTLED = 0.01  # of the heaviest weight: the pairs tell no smaller steps apart
 _CHANCE = 4.0  # standard deviations above chance that a block alone has to reach; its tail is long
@@ -34,7 +37,10 @@ def choose_weights(
     it might have, each counted by how well the reciprocal ranks of the right documents bear it
     out: with thousands of pairs the share that ranks best, with few of them something between that
     and equal weights. A block gets 0 only where the pairs say so: alone it finds no more than
-    chance would, or any share of it ranks worse than none. Deterministic.
+    chance would, or any share of it ranks worse than none.
+
+    The weights are a function of the arrays alone, the same on every machine: what products in
+    float32 leave open about a rank is settled in float64.
 
     Args:
         queries: one ``[n, d_i]`` array for each encoder, any norm.
@@ -88,7 +94,7 @@ def _weigh(pairs: "Pairs", weights: np.ndarray, block: int) -> np.ndarray:
     likely = np.exp(-(z**2) / 2)  # (s,)
     if likely[0] > _ODDS * likely[1:].mean():
         return others
-    share = (likely @ SHARES) / likely.sum()
+    share = (likely * SHARES).sum() / likely.sum()
     return (1 - share) * others + share * one
 
 
@@ -99,7 +105,11 @@ class Pairs:
     similarities: Tensor
     """float32 [blocks, n, n], queries by documents; of unit-norm blocks under ``per-model``."""
     lengths: Tensor
-    """float32 [blocks, n], documents' squared norms."""
+    """float64 [blocks, n], documents' squared norms."""
+    asked: tuple[np.ndarray, ...]
+    """One float32 [n, d_i] a block: the queries that were compared."""
+    given: tuple[np.ndarray, ...]
+    """One float32 [n, d_i] a block: the documents."""
 
     @classmethod
     def of(
@@ -125,7 +135,8 @@ class Pairs:
         most = min(MAX_PAIRS, int((_MAX_SIMILARITIES / len(documents)) ** 0.5), len(queries[0]))
         rows = evenly_spaced(len(queries[0]), most)  # (n,)
         products = torch.empty(len(documents), most, most)  # (blocks, n, n)
-        lengths = torch.ones(len(documents), most)  # (blocks, n)
+        lengths = torch.ones(len(documents), most, dtype=torch.float64)  # (blocks, n)
+        sides: tuple[list[np.ndarray], list[np.ndarray]] = [], []
         for i, (name, asked, given) in enumerate(zip(names, queries, documents, strict=True)):
             asked, given = (np.asarray(side, dtype=np.float32) for side in (asked, given))
             asked_norms, given_norms = (
@@ -135,9 +146,11 @@ class Pairs:
             if Normalization(normalize) is Normalization.PER_MODEL:
                 asked, given = asked / asked_norms, given / given_norms
             else:
-                lengths[i] = torch.from_numpy(given_norms[:, 0] ** 2)
+                lengths[i] = torch.from_numpy(_dots(given, given))
             torch.mm(torch.from_numpy(asked), torch.from_numpy(given).T, out=products[i])
-        return cls(products, lengths)
+            for side, rows_of in zip(sides, (asked, given), strict=True):
+                side.append(rows_of)
+        return cls(products, lengths, tuple(sides[0]), tuple(sides[1]))
 
     def reciprocal_ranks(self, weights: np.ndarray) -> np.ndarray:
         """1 / rank ``[n]`` of each query's own document under the cosine of the weighted blocks.
@@ -149,12 +162,73 @@ class Pairs:
         (first, weight), *more = used
         # A query's norm changes no ranking; a document's does, unless all blocks are unit-norm.
         norms = torch.stack([w * self.lengths[i] for i, w in used]).sum(dim=0).sqrt()  # (n,)
+        noise = torch.from_numpy(self._noise(used)).float()[:, None]  # (n, 1)
         found = []
-        for start in range(0, self.similarities.shape[1], _ROWS):
-            scores = self.similarities[first, start : start + _ROWS] * weight  # (rows, n)
+        for start in range(0, self.count, _ROWS):
+            rows = slice(start, start + _ROWS)
+            scores = self.similarities[first, rows] * weight  # (rows, n)
             for i, w in more:
-                scores.add_(self.similarities[i, start : start + _ROWS], alpha=w)
-            scores.div_(norms)
+                scores.add_(self.similarities[i, rows], alpha=w)
+            scores.div_(norms.float())
             own = scores.diagonal(offset=start)[:, None]  # (rows, 1)
-            found.append(1.0 / (1 + (scores > own).sum(dim=1)))
-        return torch.cat(found).numpy()
+            above = _counted(scores > own + noise[rows])  # (rows,)
+            maybe = _counted(scores >= own - noise[rows])  # (rows,) its own document always
+            left = np.flatnonzero(maybe - above > 1)
+            open_, mine, around = scores[left], own[left], noise[rows][left]
+            near = (open_ >= mine - around) & (open_ <= mine + around)  # (left, n)
+            at, documents = near.numpy().nonzero()
+            really = self._above(start + left[at], documents, used, norms.numpy())
+            above += np.bincount(left[at][really], minlength=len(above))
+            found.append(1.0 / (1 + above))
+        return np.concatenate(found)
+
+    def _noise(self, used: Sequence[tuple[int, float]]) -> np.ndarray:
+        """Float64 [n]: more than two scores of a query can be wrong by together."""
+        width = max(self.asked[i].shape[1] for i, _ in used)
+        lengths = sum(w * _dots(self.asked[i], self.asked[i]) for i, w in used)  # (n,)
+        return 2 * (width + 4 * len(used) + 8) * _UNIT * np.sqrt(lengths)
+
+    def _above(
+        self,
+        queries: np.ndarray,
+        documents: np.ndarray,
+        used: Sequence[tuple[int, float]],
+        norms: np.ndarray,
+    ) -> np.ndarray:
+        """Bool [m]: whether a document scores above the query's own, summed in float64."""
+        found = self.copies[documents] != self.copies[queries]  # copies tie, and may be many
+        (asking,) = found.nonzero()
+        for start in range(0, len(asking), _SETTLED_AT_ONCE):
+            at = asking[start : start + _SETTLED_AT_ONCE]
+            theirs, own = (
+                sum(w * _dots(self.asked[i][queries[at]], self.given[i][rows]) for i, w in used)
+                / norms[rows]
+                for rows in (documents[at], queries[at])
+            )
+            found[at] = theirs > own
+        return found
+
+    @cached_property
+    def copies(self) -> np.ndarray:
+        """int64 [n], the first document that each one equals in every block."""
+        firsts: dict[bytes, int] = {}
+        rows = (b"".join(block[row].tobytes() for block in self.given) for row in range(self.count))
+        return np.array([firsts.setdefault(key, row) for row, key in enumerate(rows)])
+
+    @property
+    def count(self) -> int:
+        """How many pairs, n."""
+        return self.similarities.shape[1]
+
+
+def _counted(found: Tensor) -> np.ndarray:
+    """How many of each row are true, int64; torch takes four times as long."""
+    return np.count_nonzero(found.numpy(), axis=1)
+
+
+def _dots(left: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Products of rows float [n, d] with rows, float64 [n], one sum at a time.
+
+    The order of the sum depends on d alone, so that equal rows have equal products anywhere.
+    """
+    return np.multiply(left, right, dtype=np.float64).sum(axis=1)

@@ -18,7 +18,7 @@ from safetensors.numpy import save_file
 
 from fusion.errors import FusionError
 from fusion.space.codes.grids import gaussian_levels, nearest_level
-from fusion.space.codes.packing import pack, unpack
+from fusion.space.codes.packing import ROWS_AT_ONCE, pack, unpack
 from fusion.space.codes.precision import Part, Precision
 from fusion.space.codes.rotation import fitted_rotation, random_rotation
 from fusion.space.codes.trellis import (
@@ -93,6 +93,9 @@ class Codebook:
     ) -> "Codebook":
         """Calibrate on training vectors (never on the vectors or queries of a test).
 
+        On another machine the mean, the scale and a fitted rotation may differ in their last bits;
+        a codebook that is to be the same everywhere is fitted once and saved.
+
         Args:
             vectors: float [n, D], n at least 1, any norm.
             precision: how a coordinate is stored; its parts are rotated each by itself.
@@ -145,7 +148,9 @@ class Codebook:
         """Code vectors float [n, D >= dim] into uint8 [n, bytes_per_vector].
 
         Only the direction of a row is coded. A row of zeros has none and is coded like the
-        nearest thing to it, an arbitrary vector; drop such rows before.
+        nearest thing to it, an arbitrary vector; drop such rows before. The codes of a row depend
+        on it and the codebook alone, not on the rows beside it or on the machine, but for a
+        coordinate that lies within 1e-13 of the border between two levels.
 
         Raises:
             ValueError: a row with NaN or infinity (named), or too few columns.
@@ -154,24 +159,45 @@ class Codebook:
         if self.precision.is_float:
             raw = np.ascontiguousarray(unit.astype(FLOAT_TYPES[self.precision]))
             return raw.view(np.uint8).reshape(len(unit), self.bytes_per_vector)
-        standard = (unit - self.mean) @ self.axes / np.maximum(self.scale, TINY)  # (n, d)
-        standard[:, self.scale <= TINY] = 0  # decoded as the mean, whatever stands there
-        numbers = np.empty(standard.shape, np.uint8)
-        for (columns, bits), levels in self._parts():
-            if self.coding is Coding.TRELLIS:
-                numbers[:, columns] = trellis_encode(standard[:, columns], levels, bits)
-            else:
-                numbers[:, columns] = nearest_level(standard[:, columns], levels)
+        numbers = np.empty(unit.shape, np.uint8)
+        for start in range(0, len(unit), ROWS_AT_ONCE):
+            rows = slice(start, start + ROWS_AT_ONCE)
+            standard = self._standard(unit[rows])  # (rows, d)
+            for (columns, bits), levels in self._parts():
+                if self.coding is Coding.TRELLIS:
+                    numbers[rows, columns] = trellis_encode(standard[:, columns], levels, bits)
+                else:
+                    numbers[rows, columns] = nearest_level(standard[:, columns], levels)
         return pack(numbers, self.widths)
 
+    def _standard(self, unit: np.ndarray) -> np.ndarray:
+        """What is rounded to levels, float64 [n, d]: in float32 its last bits would differ.
+
+        They turn on the machine and on how many rows are multiplied at once, and every bit of
+        noise moves some coordinates over a border.
+        """
+        found = (unit - self.mean.astype(np.float64)) @ self.axes.astype(np.float64)  # (n, d)
+        found /= np.maximum(self.scale, TINY)
+        found[:, self.scale <= TINY] = 0  # decoded as the mean, whatever stands there
+        return found
+
     def decode(self, codes: np.ndarray) -> np.ndarray:
-        """Turn codes uint8 [n, bytes_per_vector] into unit vectors, float32 [n, dim]."""
-        return (self._coded_axes_view(codes) @ self.axes.T).astype(np.float32)
+        """Turn codes uint8 [n, bytes_per_vector] into unit vectors, float32 [n, dim].
+
+        Equal codes give equal vectors, also on other machines: they are summed in float64.
+        """
+        named = self._coded_axes_view(codes)  # (n, d)
+        # A product of equal rows may differ by where they stand in it: each is multiplied once.
+        _, first, where = np.unique(codes, axis=0, return_index=True, return_inverse=True)
+        rows = named[first].astype(np.float64) @ self.axes.T.astype(np.float64)  # (codes, d)
+        return rows.astype(np.float32)[where.ravel()]
 
     def score(
         self, queries: np.ndarray, codes: np.ndarray, *, symmetric: bool = False
     ) -> np.ndarray:
         """Cosines of queries float [q, D >= dim] with coded documents, float32 [q, n].
+
+        A plain product: the last bits turn on the machine and on where a document stands.
 
         Args:
             queries: float vectors of the same space as the training vectors.
@@ -245,7 +271,8 @@ class Codebook:
             if self.coding is Coding.TRELLIS:
                 named = trellis_states(named, bits, len(levels))
             standard[:, columns] = levels[named]
-        return _scaled_to_unit(standard * self.scale + self.mean @ self.axes)
+        centre = self.mean.astype(np.float64) @ self.axes.astype(np.float64)  # (d,)
+        return _scaled_to_unit(standard * self.scale + centre.astype(np.float32))
 
     def _parts(self) -> Iterator[tuple[Part, np.ndarray]]:
         """Each part, and its levels."""

@@ -40,7 +40,7 @@ def gaussian_error(levels: np.ndarray) -> float:
     """Mean squared error of a unit Gaussian coded with these levels, exactly."""
     mass, moment, _ = _cells(levels)
     # E[(z - l)²] = E[z²] - 2 Σ l ∫z + Σ l² ∫1 over the cells
-    return float(1 - 2 * np.dot(levels, moment) + np.dot(levels**2, mass))
+    return 1 - 2 * math.fsum(levels * moment) + math.fsum(levels**2 * mass)
 
 
 def _lloyd_max(bits: int) -> np.ndarray:

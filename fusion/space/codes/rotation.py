@@ -13,7 +13,8 @@ def random_rotation(dim: int, seed: int) -> np.ndarray:
 
     QR of a Gaussian matrix, with the signs of R's diagonal folded in: without them the
     distribution is not uniform (Mezzadri, "How to generate random matrices from the classical
-    compact groups", 2007).
+    compact groups", 2007). It is worked out in float64, so that machines agree but for an entry
+    that lies halfway between two float32.
     """
     gaussian = np.random.default_rng(seed).standard_normal((dim, dim))
     orthogonal, upper = np.linalg.qr(gaussian)
@@ -33,7 +34,7 @@ def fitted_rotation(residuals: np.ndarray, bits: int, seed: int) -> np.ndarray:
         seed: of the first rotation, and of the rows used where there are more than enough.
 
     Returns:
-        float32 [d, d], orthogonal.
+        float32 [d, d], orthogonal; from machine to machine it may differ, since its products do.
     """
     dim = residuals.shape[1]
     if len(residuals) > FITTING_ROWS:

@@ -34,7 +34,8 @@ def trellis_levels(bits: int, states: int) -> np.ndarray:
     """The level of each state for a unit Gaussian: float32 [states], read-only.
 
     Found as Lloyd's are: code Gaussian numbers, move each state's level to the mean of what it
-    was used for, again. The numbers come from a fixed seed, so the levels are always the same.
+    was used for, again. The numbers come from a fixed seed and a path turns on no rounding, so the
+    levels are always the same.
     """
     rng = np.random.default_rng(0)
     levels = _spread_levels(bits, states, rng)
@@ -96,7 +97,8 @@ def _nearest_path(
     choices = np.empty((steps, before, rows), np.uint8)
     best = np.empty((before, rows), np.float32)
     # (level - value)² less value², which all states share: a product of two terms
-    left = np.stack([-2 * levels, levels**2], axis=1)  # (states, 2)
+    coarse, values = _of_12_bits(levels), _of_12_bits(values)
+    left = np.stack([-2 * coarse, coarse**2], axis=1)  # (states, 2)
     right = np.stack([values, np.ones_like(values)], axis=1)  # (steps, 2, n)
     for step in range(steps):
         _cheapest_before(cost.reshape(ways, before, rows), best, choices[step])
@@ -110,6 +112,16 @@ def _nearest_path(
         kept = state >> bits
         state = kept | (choices[step, kept, columns].astype(np.int64) << shift)
     return path
+
+
+def _of_12_bits(numbers: np.ndarray) -> np.ndarray:
+    """Float32 rounded to 12 significant bits.
+
+    The product of two such numbers is exact, and its sum with a third one is rounded once,
+    whichever way a matrix product goes about it: paths are the same on every machine.
+    """
+    bits = np.ascontiguousarray(numbers, np.float32).view(np.uint32)
+    return ((bits + np.uint32(1 << 11)) & np.uint32(0xFFFFF000)).view(np.float32)
 
 
 def _cheapest_before(cost: np.ndarray, best: np.ndarray, choice: np.ndarray) -> None:
