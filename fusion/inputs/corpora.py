@@ -14,6 +14,7 @@ import numpy as np
 from fusion.errors import FusionError
 from fusion.inputs.hub import Document, RawData, data_from_hub, not_found
 from fusion.inputs.jsonl import read_lines, read_rows
+from fusion.inputs.records import Unfit, field_text, repeated, text_of
 
 logger = logging.getLogger(__name__)
 
@@ -136,9 +137,16 @@ def assemble(name: str, split: str, found: RawData) -> RetrievalData:
 
 
 def _read_corpus(folder: Path) -> dict[str, Document]:
-    documents = {}
-    for row in read_rows(_existing(folder / "corpus.jsonl")):
-        documents[row["_id"]] = Document(str(row.get("title") or ""), row["text"])
+    path = _existing(folder / "corpus.jsonl")
+    documents, ids = {}, []
+    for number, row in read_rows(path):
+        ids.append(row["_id"])
+        try:
+            document = Document(field_text(row.get("title")), field_text(row["text"]))
+        except Unfit as error:
+            raise FusionError(f"{path}:{number}: the title or text is unfit: {error}") from None
+        documents[row["_id"]] = document
+    _check_ids(path, ids)
     empty = sum(not document.whole for document in documents.values())
     if empty:
         raise FusionError(f"{folder}/corpus.jsonl has {empty} documents without any text")
@@ -148,7 +156,22 @@ def _read_corpus(folder: Path) -> dict[str, Document]:
 
 
 def _read_queries(folder: Path) -> dict[str, str]:
-    return {row["_id"]: row["text"] for row in read_rows(_existing(folder / "queries.jsonl"))}
+    path = _existing(folder / "queries.jsonl")
+    queries, ids = {}, []
+    for number, row in read_rows(path):
+        ids.append(row["_id"])
+        try:
+            queries[row["_id"]] = text_of([row["text"]])
+        except Unfit as error:
+            raise FusionError(f"{path}:{number}: the text is unfit: {error}") from None
+    _check_ids(path, ids)
+    return queries
+
+
+def _check_ids(path: Path, ids: list[str]) -> None:
+    """Refuse rows of one id: judgements could mean any of them."""
+    if words := repeated(ids):
+        raise FusionError(f"{path}: {words}; leave one row of each, or give them ids of their own")
 
 
 def _read_qrels(folder: Path, split: str) -> dict[str, dict[str, int]]:

@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from fusion.errors import FusionError
 from fusion.inputs.encoders import hub_reachable
+from fusion.inputs.records import field_text, text_of
 
 WIKIPEDIA = ("wikimedia/wikipedia", "20231101.en")
 MIN_WORDS = 50  # of a paragraph, as in the paper
@@ -23,8 +24,8 @@ class Document(NamedTuple):
 
     @property
     def whole(self) -> str:
-        """What is embedded: title, a space, text."""
-        return f"{self.title} {self.text}".strip()
+        """What is embedded: title, a space, text; see ``text_of``."""
+        return text_of([self.title, self.text])
 
 
 @dataclass(frozen=True)
@@ -58,8 +59,8 @@ def data_from_hub(name: str, split: str) -> RawData | None:
     qrels: dict[str, dict[str, int]] = {}
     for row in judged:
         qrels.setdefault(str(row["query-id"]), {})[str(row["corpus-id"])] = int(row["score"])
-    documents = {row["_id"]: Document(str(row["title"] or ""), row["text"]) for row in corpus}
-    return RawData(documents, {row["_id"]: row["text"] for row in queries}, qrels)
+    documents = {row["_id"]: Document(field_text(row["title"]), row["text"]) for row in corpus}
+    return RawData(documents, {row["_id"]: text_of([row["text"]]) for row in queries}, qrels)
 
 
 def wikipedia_from_hub(max_texts: int | None) -> list[Document] | None:

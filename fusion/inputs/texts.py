@@ -1,6 +1,7 @@
 """Plain texts to fit on: a file, the documents of retrieval data, or the embedded default."""
 
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Sequence
@@ -12,7 +13,10 @@ from fusion.inputs.corpora import EMBEDDED, load_documents
 from fusion.inputs.hub import Document, not_found, wikipedia_from_hub
 from fusion.inputs.jsonl import KINDS, is_json_lines, parse_object, read_lines
 from fusion.inputs.pydocs import paragraphs
+from fusion.inputs.records import Unfit, field_text, id_of, repeated, text_of
 from fusion.samples import evenly_spaced
+
+logger = logging.getLogger(__name__)
 
 _SENTENCE_ENDS = re.compile(r"(?<=[a-z0-9)\"'%\]][.!?])\s+(?=[A-Z\"'(0-9])")
 
@@ -93,7 +97,7 @@ def _load_part(name: str, max_texts: int | None) -> Texts:
 
 def _numbered(name: str, documents: list[Document]) -> Texts:
     ids = [str(row) for row in range(len(documents))]
-    return Texts(name, ids, [d.text for d in documents], [d.title for d in documents])
+    return Texts(name, ids, [text_of([d.text]) for d in documents], [d.title for d in documents])
 
 
 def read_texts(path: Path, max_texts: int | None = None) -> Texts:
@@ -113,16 +117,21 @@ def read_texts(path: Path, max_texts: int | None = None) -> Texts:
         if max_texts is not None and len(texts) >= max_texts:
             break
         row = parse_object(path, number, line) if is_json else {"text": line}
-        text = row.get("text")
-        if not isinstance(text, str):
+        if not isinstance(row.get("text"), str):
             raise FusionError(f"{path}:{number} has no string 'text'")
-        if text.strip():
-            ids.append(str(row.get("_id", row.get("id", number))))
-            texts.append(text.strip())
-            title = row.get("title")
-            titles.append(title.strip() if isinstance(title, str) else "")
+        try:
+            text, title = text_of([row["text"]]), field_text(row.get("title"))
+            key = id_of([row.get("_id"), row.get("id")])
+        except Unfit as error:
+            raise FusionError(f"{path}:{number}: title, text or id is unfit: {error}") from None
+        if text:
+            ids.append(key or str(number))
+            texts.append(text)
+            titles.append(title.strip())
     if not texts:
         raise FusionError(f"{path} holds no text")
+    if words := repeated(ids):
+        logger.warning("%s: %s", path, words)
     return Texts(path.name, ids, texts, titles)
 
 
