@@ -41,8 +41,9 @@ from fusion.bulk.encoder import EncodeConfig, ModelEncoder
 from fusion.bulk.engine import OneDevice
 from fusion.bulk.job import SHARD_ROWS, JobConfig, encode_rows
 from fusion.bulk.manifest import Manifest
-from fusion.bulk.reader import Reader, find_sources
+from fusion.bulk.reader import Reader
 from fusion.bulk.shards import Shard
+from fusion.bulk.sources import find_sources
 from fusion.inputs.texts import load_texts
 from fusion.search.streaming import NestedSearcher
 from fusion.search.topk import corpus_norms, nested_topk

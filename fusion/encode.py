@@ -74,7 +74,8 @@ def encode(options: dict[str, Any]) -> None:
     from fusion.bulk.encoder import EncodeConfig
     from fusion.bulk.job import JobConfig, encode_rows
     from fusion.bulk.manifest import check_free
-    from fusion.bulk.reader import Fields, Reader, find_sources
+    from fusion.bulk.reader import Fields, Reader
+    from fusion.bulk.sources import find_sources
 
     folder = options["output"]
     job = JobConfig(**{name: options[name] for name in JOB_FLAGS if name in options})

@@ -17,8 +17,9 @@ from fusion.bulk import job as job_module
 from fusion.bulk.engine import OneDevice
 from fusion.bulk.job import JobConfig, encode_rows
 from fusion.bulk.manifest import JOURNAL, MANIFEST, Manifest, parse_journal
-from fusion.bulk.reader import Fields, Reader, find_sources
+from fusion.bulk.reader import Fields, Reader
 from fusion.bulk.shards import sha256
+from fusion.bulk.sources import find_sources
 from fusion.errors import FusionError
 
 WIDTH = 3

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusion.bulk import reader as reader_module
-from fusion.bulk.reader import Fields, Reader, Reject, Row, find_sources
+from fusion.bulk.reader import Fields, Reader, Reject, Row
+from fusion.bulk.sources import find_sources
 from fusion.errors import FusionError
 
 MEGABYTE = 1_000_000
@@ -76,7 +77,7 @@ def test_json_lines_have_ids_and_reasons(tmp_path):
     assert found[5] == found[6] == "has no 'text'"
     assert found[7] == "empty"
     assert found[8] == "not a JSON object"
-    assert found[9] == found[12] == "its id is neither text nor a whole number"
+    assert found[9] == found[12] == "its id is neither text nor a number"
     assert found[10] == "too long: 1,000,001 bytes, at most 1,000,000"
     assert found[11] == "its id is too large a number"
     assert found[13] == "half of a surrogate pair at character 0, which UTF-8 has not"
@@ -113,7 +114,7 @@ def test_parquet_does_not_vouch_for_utf8_or_for_text(tmp_path):
     assert good == Row("a.parquet:1", "good")
     assert bad.reason == "invalid UTF-8 at byte 4"
     pq.write_table(pa.table({"text": pa.array([1.5, 2.5])}), tmp_path / "b.parquet")
-    assert reasons(read(tmp_path / "b.parquet")) == [(r, "not text but double") for r in (1, 2)]
+    assert reasons(read(tmp_path / "b.parquet")) == [(r, "not text but float") for r in (1, 2)]
     pq.write_table(pa.table({"body": pa.array(["x"])}), tmp_path / "c.parquet")
     [reject] = read(tmp_path / "c.parquet")
     assert "it has no column text, but body" in reject.reason

@@ -42,25 +42,35 @@ def field_text(value: Any) -> str:  # noqa: ANN401 - whatever stands in a file
     Raises:
         Unfit: It is neither text nor a number.
     """
+    if isinstance(value, Unfit):  # of a reader that knows better why
+        raise value
     if is_missing(value):
         return ""
     if _is_number(value):
         return _digits(value)
     if isinstance(value, bytes):
-        try:
-            value = value.decode("utf-8")
-        except UnicodeDecodeError as error:
-            raise Unfit(f"invalid UTF-8 at byte {error.start}") from None
+        value = _decoded(value)
     if not isinstance(value, str):
         raise Unfit(f"not text but {type(value).__name__}")
     if "\0" in value:
         raise Unfit(NUL)
+    return _encodable(value)
+
+
+def _decoded(value: bytes) -> str:
+    try:
+        return value.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise Unfit(f"invalid UTF-8 at byte {error.start}") from None
+
+
+def _encodable(value: str) -> str:
+    """The same; JSON can write what UTF-8 cannot."""
     try:
         value.encode("utf-8")
     except UnicodeEncodeError as error:
-        raise Unfit(
-            f"half of a surrogate pair at character {error.start}, which UTF-8 has not"
-        ) from None
+        place = f"half of a surrogate pair at character {error.start}"
+        raise Unfit(f"{place}, which UTF-8 has not") from None
     return value
 
 
@@ -70,7 +80,9 @@ def id_of(values: Sequence[Any]) -> str:
     Raises:
         Unfit: It is something else.
     """
-    value = next((value for value in values if not is_missing(value)), "")
+    value = next(
+        (value for value in values if not is_missing(value) and value not in ("", b"")), ""
+    )
     if isinstance(value, UUID):
         return str(value)
     try:

@@ -116,23 +116,28 @@ def read_texts(path: Path, max_texts: int | None = None) -> Texts:
     for number, line in read_lines(path):
         if max_texts is not None and len(texts) >= max_texts:
             break
-        row = parse_object(path, number, line) if is_json else {"text": line}
-        if not isinstance(row.get("text"), str):
-            raise FusionError(f"{path}:{number} has no string 'text'")
-        try:
-            text, title = text_of([row["text"]]), field_text(row.get("title"))
-            key = id_of([row.get("_id"), row.get("id")])
-        except Unfit as error:
-            raise FusionError(f"{path}:{number}: title, text or id is unfit: {error}") from None
+        key, text, title = _parse_row(path, number, line, is_json)
         if text:
             ids.append(key or str(number))
             texts.append(text)
-            titles.append(title.strip())
+            titles.append(title)
     if not texts:
         raise FusionError(f"{path} holds no text")
     if words := repeated(ids):
         logger.warning("%s: %s", path, words)
     return Texts(path.name, ids, texts, titles)
+
+
+def _parse_row(path: Path, number: int, line: str, is_json: bool) -> tuple[str, str, str]:
+    """Id (empty where there is none), text and title of a line."""
+    row = parse_object(path, number, line) if is_json else {"text": line}
+    if not isinstance(row.get("text"), str):
+        raise FusionError(f"{path}:{number} has no string 'text'")
+    try:
+        key = id_of([row.get("_id"), row.get("id")])
+        return key, text_of([row["text"]]), field_text(row.get("title")).strip()
+    except Unfit as error:
+        raise FusionError(f"{path}:{number}: title, text or id is unfit: {error}") from None
 
 
 def pseudo_queries(
