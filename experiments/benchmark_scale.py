@@ -40,7 +40,7 @@ import torch
 from fusion.bulk.encoder import EncodeConfig, ModelEncoder
 from fusion.bulk.engine import OneDevice
 from fusion.bulk.job import SHARD_ROWS, JobConfig, encode_rows
-from fusion.bulk.manifest import Manifest
+from fusion.bulk.manifest import MANIFEST, Manifest
 from fusion.bulk.reader import Reader
 from fusion.bulk.shards import Shard
 from fusion.bulk.sources import find_sources
@@ -111,7 +111,7 @@ def encode(source: Path, vectors: Path) -> dict[str, Any]:
         "input_bytes": source.stat().st_size,
         "bytes_on_disk": size_of(vectors),
         "shards": len(done.shards),
-        "manifest_bytes": (vectors / "manifest.json").stat().st_size,
+        "manifest_bytes": (vectors / MANIFEST).stat().st_size,
     }
 
 
@@ -225,7 +225,7 @@ def manifest(folder: Path) -> dict[str, Any]:
     )
     known = {shard.file: shard for shard in shards}  # as the journal of a running job
     Manifest({}, shards).write(folder)
-    size = (folder / "manifest.json").stat().st_size
+    size = (folder / MANIFEST).stat().st_size
     return {"shards": len(known), "bytes": size, "peak_mib": peak_mib() - held}
 
 

@@ -52,7 +52,7 @@ def test_shards_hold_the_codes_that_evaluate_measures(model, source, texts, tmp_
     found = book.decode(np.array(stored, np.uint8))  # (n, d)
     cosines = np.sum(found * load(model, device="cpu").encode(texts), axis=1)
     assert cosines.min() > {"int2": 0.8, "binary": 0.5}[more[1]]
-    manifest = json.loads((out / "manifest.json").read_text())
+    manifest = json.loads((out / "_manifest.json").read_text())
     assert manifest["settings"]["codes"] == "fitted"
     assert manifest["bytes_per_vector"] == book.bytes_per_vector
 
@@ -83,7 +83,7 @@ def test_shards_hold_the_codes_of_the_model(model, source, texts, tmp_path, prec
     found = np.array(table["embedding"].to_pylist()).astype(wanted[0].dtype)
     assert np.array_equal(found, np.concatenate(wanted))
     assert table["id"].to_pylist() == [f"d{row}" for row in range(50)]
-    manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    manifest = json.loads((out / "_manifest.json").read_text(encoding="utf-8"))
     assert manifest["bytes_per_vector"] == wanted[0][0].nbytes
     if precision in ("int8", "int4"):  # the manifest alone is enough to decode
         assert np.shape(manifest["ranges"]) == (2, dim)
@@ -107,7 +107,7 @@ SIGNALS = [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
 
 @pytest.mark.parametrize("sign", SIGNALS)
 def test_real_process_that_is_ended_goes_on(model, source, tmp_path, sign):
-    out, journal = tmp_path / "out", tmp_path / "out" / "progress.jsonl"
+    out, journal = tmp_path / "out", tmp_path / "out" / "_progress.jsonl"
     more = ["--shard-rows", "2"]
     command = [sys.executable, "-m", "fusion.encode", *flags(model, source, out, *more)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -119,7 +119,7 @@ def test_real_process_that_is_ended_goes_on(model, source, tmp_path, sign):
     assert process.returncode == (130 if sign == signal.SIGINT else -sign)
     assert len(words.splitlines()) == (sign == signal.SIGINT), words  # no traceback, no bars
     assert 0 < len(list(out.glob("part-*.parquet"))) < 25
-    assert not (out / "manifest.json").exists()
+    assert not (out / "_manifest.json").exists()
     assert encode.main(flags(model, source, out, *more, "--resume")) == 0
     assert encode.main(flags(model, source, tmp_path / "calm", *more)) == 0
     assert content(out) == content(tmp_path / "calm")
@@ -187,7 +187,7 @@ def test_a_job_that_encodes_nothing_leaves_nothing(model, tmp_path, capsys):
     out.mkdir()
     source.write_text('{"text": "two"}\n{}\n', encoding="utf-8")
     assert encode.main(flags(model, source, out, "--strict", "--shard-rows", "1")) == 1
-    assert {path.name for path in out.iterdir()} >= {"progress.jsonl"}  # a shard to go on with
+    assert {path.name for path in out.iterdir()} >= {"_progress.jsonl"}  # a shard to go on with
 
 
 def test_a_job_below_its_input_is_gone_on_with(model, tmp_path):
@@ -195,10 +195,10 @@ def test_a_job_below_its_input_is_gone_on_with(model, tmp_path):
     (tmp_path / "in" / "a.txt").write_text("one\ntwo\n", encoding="utf-8")
     out = tmp_path / "in" / "out"
     assert encode.main(flags(model, tmp_path / "in", out)) == 0
-    before = (out / "manifest.json").read_bytes()
+    before = (out / "_manifest.json").read_bytes()
     for flag in ("--resume", "--overwrite"):
         assert encode.main(flags(model, tmp_path / "in", out, flag)) == 0
-        assert (out / "manifest.json").read_bytes() == before
+        assert (out / "_manifest.json").read_bytes() == before
 
 
 def test_missing_pyarrow_names_the_extra():

@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from fusion.bulk.engine import Engine
-from fusion.bulk.manifest import REJECTS, Journal, Manifest, open_output
+from fusion.bulk.journal import Journal, open_output
+from fusion.bulk.manifest import REJECTS, Manifest
 from fusion.bulk.progress import Progress
 from fusion.bulk.reader import Reader, Reject, Row
 from fusion.bulk.shards import Chunk, Shard, cannot_write, write_shard
@@ -78,6 +79,8 @@ class Chunks:
     rejects: Rejects
     shard_rows: int
     good: int = field(default=0, init=False)
+    told: bool = field(default=False, init=False)
+    """That titles are left out."""
 
     def __iter__(self) -> Iterator[Chunk]:
         rows: list[Row] = []
@@ -92,10 +95,18 @@ class Chunks:
             rows.append(item)
             size += len(item.text)
             if len(rows) >= self.shard_rows or size >= SHARD_BYTES:
+                self._tell()
                 yield Chunk(number, tuple(rows))
                 rows, size, number = [], 0, number + 1
         if rows:
+            self._tell()
             yield Chunk(number, tuple(rows))
+
+    def _tell(self) -> None:
+        """Say before anything is encoded what a person would want otherwise."""
+        if self.reader.fields.leave_titles_out and not self.told:
+            self.told = True
+            logger.warning("titles are left out; --text-fields title,text takes them in")
 
     def nothing(self) -> FusionError:
         """What to say when no row is a text."""
@@ -135,15 +146,15 @@ def encode_rows(reader: Reader, folder: Path, engine: Engine, config: JobConfig)
         "text_fields": list(reader.fields.text),
         "id_field": reader.fields.id,
     }
-    with open_output(folder, settings, resume=config.resume, overwrite=config.overwrite) as journal:
+    ways = {"resume": config.resume, "overwrite": config.overwrite}
+    with open_output(folder, settings, reader.identity, **ways) as journal:
         rejects = Rejects(folder, config.strict)
         try:
             chunks = Chunks(reader, rejects, config.shard_rows)
             shards = list(_fill(chunks, journal, engine, config.strict))
             if not shards:
                 raise chunks.nothing()
-            if reader.fields.leave_titles_out:
-                logger.warning("titles are left out; --text-fields title,text takes them in")
+            journal.check_all_known({shard.file for shard in shards})
             for name in reader.fields.missed:
                 logger.warning("no row has the field %r", name)
             rejects.add_lost(shards)
@@ -151,7 +162,8 @@ def encode_rows(reader: Reader, folder: Path, engine: Engine, config: JobConfig)
         finally:
             if rejects.file:
                 rejects.file.close()
-        manifest = Manifest(settings, tuple(shards), rejects.count, engine.encoder.about)
+        about = engine.encoder.about
+        manifest = Manifest(settings, tuple(shards), rejects.count, about, reader.identity)
         journal.finish(manifest, rejects.count > 0)
     return manifest
 
@@ -164,8 +176,8 @@ def _fill(chunks: Chunks, journal: Journal, engine: Engine, strict: bool) -> lis
 
         def missing() -> Iterator[Chunk]:
             for chunk in chunks:
-                known = journal.shards.get(chunk.name)
-                if known is None or known.input != chunk.digest:
+                known = journal.known(chunk)
+                if known is None:
                     yield chunk
                 elif not known.is_whole(journal.folder):
                     logger.warning("the shard %s is damaged; it is encoded again", chunk.name)
@@ -178,6 +190,7 @@ def _fill(chunks: Chunks, journal: Journal, engine: Engine, strict: bool) -> lis
             if strict and not kept.all():
                 key = chunk.rows[int(kept.argmin())].id
                 raise FusionError(f"the embedding of {key!r} is zero or not finite (--strict)")
+            journal.begin()
             shard = write_shard(journal.folder, chunk, codes, kept, about)
             journal.add(shard)
             done[chunk.number] = shard

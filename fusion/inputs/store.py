@@ -7,7 +7,6 @@ Chunks of the input have fixed borders and one process at a time works on a chun
 shard depends on the input alone.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -26,6 +25,7 @@ from fusion.inputs.catalogue import Role
 from fusion.inputs.encoders import TextEncoder
 from fusion.inputs.precomputed import PrecomputedEncoder
 from fusion.inputs.stored import Stored
+from fusion.locks import lock
 
 logger = logging.getLogger(__name__)
 
@@ -175,8 +175,9 @@ class Shelf:
                 chunk = unique[start : start + CHUNK]
                 if all(hash_text(text) in self.where for text in chunk):
                     continue
-                with _alone(self.folder):
-                    for stale in self.folder.glob("partial-*"):  # of a killed process
+                with _alone(self.folder) as alone:
+                    # Of a killed process; or of a living one, where the disk has no locks.
+                    for stale in self.folder.glob("partial-*") if alone else ():
                         stale.unlink(missing_ok=True)
                     self.refresh()  # another process may have done this chunk meanwhile
                     todo = [text for text in chunk if hash_text(text) not in self.where]
@@ -224,11 +225,10 @@ class Shelf:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process at a time; whatever is partial in the folder is written by the one that is."""
+def _alone(folder: Path) -> Iterator[bool]:
+    """One process at a time; False where the disk has no locks, and two may do the same work."""
     with (folder / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # released with the file, also when killed
-        yield
+        yield lock(file, wait=True)
 
 
 def _checksum(path: Path) -> str:
