@@ -12,6 +12,7 @@ from fusion.bulk.journal import Journal, open_output
 from fusion.bulk.manifest import REJECTS, Manifest
 from fusion.bulk.progress import Progress
 from fusion.bulk.reader import Reader, Reject, Row
+from fusion.bulk.repeats import Repeats
 from fusion.bulk.shards import Chunk, Shard, cannot_write, write_shard
 from fusion.errors import FusionError
 
@@ -78,6 +79,7 @@ class Chunks:
     reader: Reader
     rejects: Rejects
     shard_rows: int
+    repeats: Repeats
     good: int = field(default=0, init=False)
     told: bool = field(default=False, init=False)
     """That titles are left out."""
@@ -95,18 +97,31 @@ class Chunks:
             rows.append(item)
             size += len(item.text)
             if len(rows) >= self.shard_rows or size >= SHARD_BYTES:
-                self._tell()
-                yield Chunk(number, tuple(rows))
+                yield self._noted(Chunk(number, tuple(rows)))
                 rows, size, number = [], 0, number + 1
         if rows:
-            self._tell()
-            yield Chunk(number, tuple(rows))
+            yield self._noted(Chunk(number, tuple(rows)))
 
-    def _tell(self) -> None:
-        """Say before anything is encoded what a person would want otherwise."""
+    def _noted(self, chunk: Chunk) -> Chunk:
+        """Say, before anything of it is encoded, what a person may want otherwise."""
+        self.repeats.add(row.id for row in chunk.rows)
         if self.reader.fields.leave_titles_out and not self.told:
             self.told = True
             logger.warning("titles are left out; --text-fields title,text takes them in")
+        return chunk
+
+    def tell_at_the_end(self, shards: list[Path]) -> None:
+        """Say what only all rows together show."""
+        for name in self.reader.fields.missed:
+            logger.warning("no row has the field %r", name)
+        count, first = self.repeats.find(shards)
+        if count:
+            words = "1 id occurs" if count == 1 else f"{count:,} ids occur"
+            logger.warning(
+                "%s more than once, the first is %r: a database would keep one row of each",
+                words,
+                first,
+            )
 
     def nothing(self) -> FusionError:
         """What to say when no row is a text."""
@@ -150,13 +165,12 @@ def encode_rows(reader: Reader, folder: Path, engine: Engine, config: JobConfig)
     with open_output(folder, settings, reader.identity, **ways) as journal:
         rejects = Rejects(folder, config.strict)
         try:
-            chunks = Chunks(reader, rejects, config.shard_rows)
+            chunks = Chunks(reader, rejects, config.shard_rows, Repeats(folder))
             shards = list(_fill(chunks, journal, engine, config.strict))
             if not shards:
                 raise chunks.nothing()
             journal.check_all_known({shard.file for shard in shards})
-            for name in reader.fields.missed:
-                logger.warning("no row has the field %r", name)
+            chunks.tell_at_the_end([folder / shard.file for shard in shards])
             rejects.add_lost(shards)
             rejects.close()
         finally:

@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import json
+import logging
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,7 +15,10 @@ from fusion.bulk.columns import ids_of, values_of
 from fusion.bulk.sources import Source
 from fusion.errors import one_line
 from fusion.inputs.jsonl import HEAD, is_json_lines, not_utf8
+from fusion.inputs.prose import LINES, WARNING, is_one_document
 from fusion.inputs.records import Unfit, field_text, id_of, is_missing, text_of
+
+logger = logging.getLogger(__name__)
 
 TITLE = "title"
 LONGEST_TEXT = 1_000_000  # bytes; encoders read some kilobytes, so a longer row is a mistake
@@ -30,7 +34,7 @@ class Row:
     """A text to encode."""
 
     id: str
-    """Its own, or FILE:NUMBER; not checked to be unique."""
+    """Its own, or FILE:NUMBER; perhaps that of another row too."""
     text: str
     """Not empty, UTF-8, at most ``LONGEST_TEXT`` bytes."""
 
@@ -91,6 +95,8 @@ class Reader:
     """Bytes of the sources that were read so far."""
     barren: dict[str, str] = field(default_factory=dict, init=False)
     """Why, by the names of sources that hold something of which nothing can be encoded."""
+    warned: bool = field(default=False, init=False)
+    """That the lines of a file may not be texts."""
 
     @property
     def size(self) -> int:
@@ -109,18 +115,48 @@ class Reader:
         before = 0
         self.barren.clear()
         for source in self.sources:
-            good, reason = False, ""
+            first = _First(source)
             for place, item in _read_whole(source, self.fields):
-                if isinstance(item, Row):
-                    good = True
-                elif item.reason != EMPTY:
-                    reason = reason or item.reason
+                if first.add(item):
+                    self._look_at(first)
                 self.position = before + place
                 yield item
-            if reason and not good:
-                self.barren[source.name] = reason
+            if len(first.lines) < LINES:
+                self._look_at(first)
+            if first.reason and not first.rows:
+                self.barren[source.name] = first.reason
             before += source.size
             self.position = before
+
+    def _look_at(self, first: "_First") -> None:
+        """Say once that a file's lines may not be the texts that a person means."""
+        if not self.warned and is_one_document(first.lines):
+            self.warned = True
+            logger.warning(WARNING, first.source.name)
+
+
+@dataclass
+class _First:
+    """What a source begins with."""
+
+    source: Source
+    lines: list[str] = field(default_factory=list)
+    """Of plain text."""
+    rows: int = 0
+    reason: str = ""
+    """Of the first reject that holds something."""
+
+    def add(self, item: Row | Reject) -> bool:
+        """Take a row in; whether its lines are now all that are looked at."""
+        if isinstance(item, Reject):
+            if item.reason != EMPTY:
+                self.reason = self.reason or item.reason
+            return False
+        self.rows += 1
+        if self.rows > LINES or not self.source.name.lower().endswith((".txt", ".txt.gz")):
+            return False
+        self.lines.append(item.text)
+        return self.rows == LINES
 
 
 Item = tuple[int, int, Row | Reject]  # row from 1 on, bytes read, what it is

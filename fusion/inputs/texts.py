@@ -12,6 +12,7 @@ from fusion.errors import FusionError
 from fusion.inputs.corpora import EMBEDDED, load_documents
 from fusion.inputs.hub import Document, not_found, wikipedia_from_hub
 from fusion.inputs.jsonl import KINDS, is_json_lines, parse_object, read_lines
+from fusion.inputs.prose import LINES, WARNING, is_one_document
 from fusion.inputs.pydocs import paragraphs
 from fusion.inputs.records import Unfit, field_text, id_of, repeated, text_of
 from fusion.samples import evenly_spaced
@@ -125,6 +126,8 @@ def read_texts(path: Path, max_texts: int | None = None) -> Texts:
         raise FusionError(f"{path} holds no text")
     if words := repeated(ids):
         logger.warning("%s: %s", path, words)
+    if not is_json and is_one_document(texts[:LINES]):
+        logger.warning(WARNING, path)
     return Texts(path.name, ids, texts, titles)
 
 
