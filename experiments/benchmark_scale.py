@@ -63,6 +63,7 @@ class StandIn:
     def __init__(self) -> None:
         self.settings = {"model": "stand-in", "width": WIDTH, "precision": "float32"}
         self.about = {"list_of": "float32", "list_size": WIDTH, "bytes_per_vector": 4 * WIDTH}
+        self.cuts: dict[str, Any] = {}
 
     def encode(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """Vectors [n, 256], all good."""

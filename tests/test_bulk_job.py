@@ -37,6 +37,7 @@ class Counter:
     def __init__(self, seconds=0.0, model="counter"):
         self.settings = {"model": model, "width": WIDTH, "precision": "float32"}
         self.about = {"list_of": "float32", "list_size": WIDTH, "bytes_per_vector": 12}
+        self.cuts = {}
         self.seconds = seconds
         self.asked = []
 

@@ -23,6 +23,7 @@ class Watched:
 
     def __init__(self, encoder):
         self.encoder, self.settings, self.about = encoder, encoder.settings, encoder.about
+        self.cuts = encoder.cuts
         self.rows, self.held = [0], []
 
     def encode(self, texts):

@@ -171,6 +171,9 @@ def encode_rows(reader: Reader, folder: Path, engine: Engine, config: JobConfig)
                 raise chunks.nothing()
             journal.check_all_known({shard.file for shard in shards})
             chunks.tell_at_the_end([folder / shard.file for shard in shards])
+            for cuts in engine.encoder.cuts.values():
+                if words := cuts.words():
+                    logger.warning(words)
             rejects.add_lost(shards)
             rejects.close()
         finally:
