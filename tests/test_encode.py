@@ -6,6 +6,7 @@ import sys
 import time
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tiny_runs import DIMS, many
@@ -14,6 +15,7 @@ from fusion import encode
 from fusion.bulk.encoder import EncodeConfig, ModelEncoder
 from fusion.bulk.engine import ManyDevices, OneDevice
 from fusion.bulk.shards import Chunk, Row
+from fusion.errors import FusionError
 from fusion.model.folder import load, load_codebook
 
 TYPES = {"float32": "float", "int8": "int8", "int4": "uint8", "ubinary": "uint8"}
@@ -175,6 +177,55 @@ def test_titles_that_are_left_out_are_told(model, tmp_path, caplog):
     assert encode.main(flags(model, source, tmp_path / "b", "--text-fields", "title,text")) == 0
     assert encode.main(flags(model, source, tmp_path / "c", "--text-fields", "title")) == 0
     assert "titles" not in caplog.text
+
+
+def test_titles_are_told_of_before_anything_is_encoded(model, tmp_path, caplog, monkeypatch):
+    source = tmp_path / "rows.jsonl"
+    source.write_text('{"title": "One", "text": "two"}\n', encoding="utf-8")
+    said = []
+
+    def encode_nothing(self, texts):
+        said.append(caplog.text)
+        raise FusionError("stop")
+
+    monkeypatch.setattr(ModelEncoder, "encode", encode_nothing)
+    assert encode.main(flags(model, source, tmp_path / "a")) == 1
+    assert "titles are left out; --text-fields title,text takes them in" in said[0]
+
+
+def test_a_file_that_gives_no_row_is_no_success(model, tmp_path, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.txt").write_text("one\ntwo\n", encoding="utf-8")
+    pq.write_table(pa.table({"text": pa.nulls(3)}), folder / "b.parquet")
+    for more in ([], ["--resume"]):
+        assert encode.main(flags(model, folder, tmp_path / "out", *more)) == 1
+        said = capsys.readouterr()
+        assert "rows:     2" in said.out
+        words = "1 of 2 files gave no row, the others are encoded (b.parquet: has no 'text')"
+        assert said.err.splitlines()[-1] == f"error: {words}"
+    assert (tmp_path / "out" / "_manifest.json").is_file()
+
+
+@pytest.mark.parametrize("devices", ["cpu", pytest.param("cpu,cpu", marks=pytest.mark.slow)])
+def test_texts_that_are_cut_are_counted_once_for_each_encoder(model, tmp_path, caplog, devices):
+    """Four encoders read 24 tokens, with and without prompts; one of another vocabulary 32."""
+    lengths = [3, 18, 19, 20, 21, 22, 23, 29, 30, 31, 50, 60, 70]  # each word is a token
+    source = tmp_path / "a.txt"
+    source.write_text("\n".join("cat " * n for n in lengths), encoding="utf-8")
+    out = tmp_path / "out"
+    assert encode.main(flags(model, source, out, "--devices", devices, "--shard-rows", "5")) == 0
+    found = [record.message for record in caplog.records if " were cut " in record.message]
+    total = [n + 2 for n in lengths]  # and two that begin and end every text
+    wanted = []
+    for name, limit, prompt in (
+        ("bge", 24, 0), ("e5", 24, 2), ("gist", 24, 0), ("arctic", 24, 0), ("other", 32, 0)
+    ):  # fmt: skip
+        cut = [n + prompt for n in total if n + prompt > limit]
+        middle = sorted(cut)[(len(cut) - 1) // 2]
+        words = f"{len(cut)} of 13 texts were cut at {limit} tokens by tiny-{name}; median {middle}"
+        wanted.append(words)
+    assert found == wanted
 
 
 def test_a_job_that_encodes_nothing_leaves_nothing(model, tmp_path, capsys):

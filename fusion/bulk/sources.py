@@ -59,7 +59,9 @@ def find_sources(pattern: str, output: Path) -> list[Source]:
 
 def _tell_passed_over(files: Iterable[Path]) -> None:
     """Say how many files are of kinds that nothing is read from."""
-    kinds = Counter(file.suffix or file.name for file in files if not _is_known(file))
+    kinds = Counter(
+        file.suffix.lower() or file.name for file in sorted(files) if not _is_known(file)
+    )
     if kinds:
         known = ", ".join(SUFFIXES)
         words = ", ".join(f"{count:,} {kind}" for kind, count in kinds.most_common(5))

@@ -37,4 +37,5 @@ def is_one_document(lines: Sequence[str]) -> bool:
     words = median(len(line.split()) for line in full)
     if not FEWEST_WORDS <= words <= SENTENCE_WORDS:
         return False
-    return go_on >= GO_ON * len(full) or sum(ended) >= SENTENCES * len(full)
+    wrapped = go_on >= GO_ON * len(full) and any(ended)  # else they are phrases
+    return wrapped or sum(ended) >= SENTENCES * len(full)
