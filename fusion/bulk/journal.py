@@ -240,7 +240,8 @@ def _check_settings(folder: Path, ours: dict[str, Any], theirs: dict[str, Any]) 
 
 
 def _counted(source: dict[str, Any]) -> str:
-    return f"{source.get('files')} files of {source.get('bytes')} bytes"
+    files, size = source.get("files"), source.get("bytes")
+    return f"{files} {'file' if files == 1 else 'files'} of {size} bytes"
 
 
 def _short(value: object) -> str:
