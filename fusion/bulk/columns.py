@@ -30,7 +30,7 @@ def values_of(column: Any) -> list[Any]:  # noqa: ANN401 - an array of arrow
     if arrow.types.is_fixed_size_binary(kind):  # NULs fill it up
         return [raw and raw.rstrip(b"\0") for raw in column.to_pylist()]
     is_number = arrow.types.is_integer(kind) or arrow.types.is_floating(kind)
-    if is_number or arrow.types.is_decimal(kind) or arrow.types.is_null(kind) or kind in BYTES:
+    if is_number or arrow.types.is_decimal(kind) or kind in BYTES:
         return column.to_pylist()
     unfit = Unfit(f"not text but {kind}")
     return [unfit if there else None for there in column.is_valid().to_pylist()]
