@@ -40,9 +40,10 @@ import torch
 from fusion.bulk.encoder import EncodeConfig, ModelEncoder
 from fusion.bulk.engine import OneDevice
 from fusion.bulk.job import SHARD_ROWS, JobConfig, encode_rows
-from fusion.bulk.manifest import Manifest
-from fusion.bulk.reader import Reader, find_sources
+from fusion.bulk.manifest import MANIFEST, Manifest
+from fusion.bulk.reader import Reader
 from fusion.bulk.shards import Shard
+from fusion.bulk.sources import find_sources
 from fusion.inputs.texts import load_texts
 from fusion.search.streaming import NestedSearcher
 from fusion.search.topk import corpus_norms, nested_topk
@@ -62,6 +63,7 @@ class StandIn:
     def __init__(self) -> None:
         self.settings = {"model": "stand-in", "width": WIDTH, "precision": "float32"}
         self.about = {"list_of": "float32", "list_size": WIDTH, "bytes_per_vector": 4 * WIDTH}
+        self.cuts: dict[str, Any] = {}
 
     def encode(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """Vectors [n, 256], all good."""
@@ -110,7 +112,7 @@ def encode(source: Path, vectors: Path) -> dict[str, Any]:
         "input_bytes": source.stat().st_size,
         "bytes_on_disk": size_of(vectors),
         "shards": len(done.shards),
-        "manifest_bytes": (vectors / "manifest.json").stat().st_size,
+        "manifest_bytes": (vectors / MANIFEST).stat().st_size,
     }
 
 
@@ -224,7 +226,7 @@ def manifest(folder: Path) -> dict[str, Any]:
     )
     known = {shard.file: shard for shard in shards}  # as the journal of a running job
     Manifest({}, shards).write(folder)
-    size = (folder / "manifest.json").stat().st_size
+    size = (folder / MANIFEST).stat().st_size
     return {"shards": len(known), "bytes": size, "peak_mib": peak_mib() - held}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fusion.bulk.precisions import KINDS, PRECISIONS
+from fusion.errors import FusionError
 from fusion.terminal import build_parser, comma_list, parse, run_door, say
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """Embed text, JSON lines and parquet, files of any size in constant memory, into
 parquet shards of (id, embedding) with a manifest. An interrupted job goes on with --resume; rows
-that cannot be encoded go to rejects.jsonl with their reasons."""
+that cannot be encoded go to _rejects.jsonl with their reasons."""
 EXAMPLES = """\
   python -m fusion.encode models/mine --input docs.jsonl --output vectors
   # 64 bytes a vector; a folder, titles before texts
@@ -73,8 +74,10 @@ def encode(options: dict[str, Any]) -> None:
     """Find the input, load the model, encode, say what was done."""
     from fusion.bulk.encoder import EncodeConfig
     from fusion.bulk.job import JobConfig, encode_rows
-    from fusion.bulk.manifest import check_free
-    from fusion.bulk.reader import Fields, Reader, find_sources
+    from fusion.bulk.journal import check_free
+    from fusion.bulk.manifest import MANIFEST, REJECTS
+    from fusion.bulk.reader import Fields, Reader
+    from fusion.bulk.sources import find_sources
 
     folder = options["output"]
     job = JobConfig(**{name: options[name] for name in JOB_FLAGS if name in options})
@@ -89,8 +92,17 @@ def encode(options: dict[str, Any]) -> None:
     width, size = done.settings["width"], done.about["bytes_per_vector"]
     say(f"rows:     {done.rows:,} of width {width}, {config.precision}, {size} bytes a vector")
     if done.rejected:
-        say(f"rejected: {done.rejected:,} ({folder / 'rejects.jsonl'})")
-    say(f"manifest: {folder / 'manifest.json'} ({len(done.shards)} shards)")
+        say(f"rejected: {done.rejected:,} ({folder / REJECTS})")
+    say(f"manifest: {folder / MANIFEST} ({len(done.shards)} shards)")
+    if reader.barren:
+        raise FusionError(_barren(reader.barren, len(reader.sources)))
+
+
+def _barren(reasons: dict[str, str], sources: int) -> str:
+    """What to say of files that gave nothing, when all others are encoded."""
+    names = "; ".join(f"{name}: {reason}" for name, reason in list(reasons.items())[:3])
+    names += "; …" if len(reasons) > 3 else ""
+    return f"{len(reasons)} of {sources} files gave no row, the others are encoded ({names})"
 
 
 def _engine(config: "EncodeConfig", options: dict[str, Any]) -> "Engine":

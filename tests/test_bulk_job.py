@@ -1,5 +1,8 @@
+import errno
 import fcntl
 import json
+import os
+import re
 import shutil
 import signal
 import subprocess
@@ -13,12 +16,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fusion import locks
 from fusion.bulk import job as job_module
+from fusion.bulk import repeats
 from fusion.bulk.engine import OneDevice
 from fusion.bulk.job import JobConfig, encode_rows
-from fusion.bulk.manifest import JOURNAL, MANIFEST, Manifest, parse_journal
-from fusion.bulk.reader import Fields, Reader, find_sources
+from fusion.bulk.journal import JOURNAL, parse_journal
+from fusion.bulk.manifest import MANIFEST, REJECTS, Manifest
+from fusion.bulk.reader import Fields, Reader
 from fusion.bulk.shards import sha256
+from fusion.bulk.sources import find_sources
 from fusion.errors import FusionError
 
 WIDTH = 3
@@ -30,6 +37,7 @@ class Counter:
     def __init__(self, seconds=0.0, model="counter"):
         self.settings = {"model": model, "width": WIDTH, "precision": "float32"}
         self.about = {"list_of": "float32", "list_size": WIDTH, "bytes_per_vector": 12}
+        self.cuts = {}
         self.seconds = seconds
         self.asked = []
 
@@ -81,7 +89,7 @@ def test_shards_hold_every_row_and_the_manifest_describes_them(source, tmp_path)
         assert shard["rows"] == pq.read_metadata(path).num_rows
         assert shard["bytes"] == path.stat().st_size
     assert plain["rows"] == len(found)
-    rejects = (tmp_path / "out" / "rejects.jsonl").read_text(encoding="utf-8").splitlines()
+    rejects = (tmp_path / "out" / REJECTS).read_text(encoding="utf-8").splitlines()
     assert [json.loads(line)["reason"] for line in rejects] == [
         "empty",
         "invalid UTF-8 at byte 0",
@@ -89,7 +97,7 @@ def test_shards_hold_every_row_and_the_manifest_describes_them(source, tmp_path)
     ]
     assert Manifest.read(tmp_path / "out") == manifest
     assert sorted(content(tmp_path / "out")) == sorted(
-        [MANIFEST, "rejects.jsonl", *(shard.file for shard in manifest.shards)]
+        [MANIFEST, REJECTS, *(shard.file for shard in manifest.shards)]
     )
 
 
@@ -160,12 +168,8 @@ def test_damaged_shard_is_named_and_encoded_again(source, tmp_path, calm, damage
     out = tmp_path / "out"
     encoder = Counter()
     run(source, out)
-    if not finished:  # as if killed before the manifest
-        manifest = Manifest.read(out)
-        journal = [{"settings": manifest.settings}, *(s.to_dict() for s in manifest.shards)]
-        text = "".join(json.dumps(line) + "\n" for line in journal)
-        (out / JOURNAL).write_text(text + '{"file": "part-0', encoding="utf-8")
-        (out / MANIFEST).unlink()
+    if not finished:
+        unfinish(out)
     path = out / "part-000003.parquet"
     whole = bytearray(path.read_bytes())
     whole[len(whole) // 2] ^= 1
@@ -178,17 +182,124 @@ def test_damaged_shard_is_named_and_encoded_again(source, tmp_path, calm, damage
     assert content(out) == calm
 
 
-def test_resume_encodes_only_what_changed_in_the_input(source, tmp_path):
-    run(source, tmp_path / "out")
-    text = (source / "a.txt").read_text(encoding="utf-8").replace("number 5\n", "number five\n")
+def change(source, how):
+    """Make another input of it."""
+    text = (source / "a.txt").read_text(encoding="utf-8")
+    first, *others = text.splitlines(keepends=True)
+    if how == "a row":
+        text = text.replace("number 5\n", "number V\n")
+    elif how == "the order":
+        text = "".join([*others, first])
+    elif how == "fewer rows":
+        text = "".join(others)
+    elif how == "more rows":
+        text += "one more\n"
     (source / "a.txt").write_text(text, encoding="utf-8")
-    (source / "b.txt").unlink()
-    manifest, encoder = run(source, tmp_path / "out", resume=True)
-    changed = ["text number 4", "text number five", "text number 6", "text number 7"]
-    assert encoder.asked == [*changed, "nowhere"]
+    if how == "a file less":
+        (source / "b.txt").unlink()
+    elif how == "a file more":
+        (source / "c.txt").write_text("more\n", encoding="utf-8")
+    elif how == "a name":
+        (source / "b.txt").rename(source / "c.txt")
+
+
+CHANGES = ["a row", "the order", "fewer rows", "more rows", "a file less", "a file more", "a name"]
+
+
+@pytest.mark.parametrize("how", CHANGES)
+@pytest.mark.parametrize("state", ["finished", "begun", "of an earlier version"])
+def test_resume_refuses_another_input_and_deletes_nothing(source, tmp_path, how, state):
+    out = tmp_path / "out"
+    run(source, out)
+    if state == "begun":
+        unfinish(out)
+    elif state == "of an earlier version":
+        make_old(out)
+    before = content(out)
+    change(source, how)
+    with pytest.raises(FusionError, match=r"from another input: that .*--overwrite, or choose"):
+        run(source, out, resume=True)
+    assert content(out) == before
+    run(source, out, overwrite=True)
     run(source, tmp_path / "anew")
-    assert content(tmp_path / "out") == content(tmp_path / "anew")
-    assert manifest.rows == 40
+    assert content(out) == content(tmp_path / "anew")
+
+
+def unfinish(out, keep=99):
+    """As if killed after some shards, before the manifest."""
+    manifest = Manifest.read(out)
+    head = {"settings": manifest.settings, "input": manifest.input}
+    lines = [head, *(shard.to_dict() for shard in manifest.shards[:keep])]
+    text = "".join(json.dumps(line) + "\n" for line in lines)
+    (out / JOURNAL).write_text(text + '{"file": "part-0', encoding="utf-8")
+    (out / MANIFEST).unlink()
+    (out / REJECTS).unlink()
+
+
+def make_old(out):
+    """As earlier versions wrote it: other names, and no word of the input."""
+    for name in (MANIFEST, REJECTS, JOURNAL):
+        if (out / name).is_file():
+            text = (out / name).read_text(encoding="utf-8")
+            text = re.sub(r'(, )?"input": \{.*?\}(,\n)?', "", text)
+            (out / name).unlink()
+            (out / name.removeprefix("_")).write_text(text, encoding="utf-8")
+
+
+@pytest.mark.parametrize("finished", [True, False])
+def test_folders_of_earlier_versions_are_gone_on_with(source, tmp_path, calm, finished):
+    out, encoder = tmp_path / "out", Counter()
+    run(source, out)
+    if not finished:
+        unfinish(out, keep=3)
+    make_old(out)
+    assert "manifest.json" in content(out) or "progress.jsonl" in content(out)
+    assert not {MANIFEST, JOURNAL} & content(out).keys()
+    (out / "part-000001.parquet").write_bytes(b"damaged")
+    run(source, out, encoder=encoder, resume=True)
+    assert encoder.asked[:4] == [f"text number {row}" for row in range(4, 8)]
+    assert ("text number 1" in encoder.asked, len(encoder.asked) == 4) == (False, finished)
+    assert content(out) == calm
+
+
+def test_what_is_overwritten_stays_until_there_is_something_new(source, tmp_path):
+    out = tmp_path / "out"
+    run(source, out)
+    before = content(out)
+
+    class Broken(Counter):
+        def encode(self, texts):
+            raise FusionError("out of order")
+
+    (tmp_path / "blank.txt").write_text("\n", encoding="utf-8")
+    with pytest.raises(FusionError, match="out of order"):
+        run(source, out, encoder=Broken(), overwrite=True)
+    assert content(out) == before
+    with pytest.raises(FusionError, match="no row of the input"):
+        run(tmp_path / "blank.txt", out, overwrite=True)
+    assert content(out) == before
+    unfinish(out, keep=5)
+    before = content(out)
+    with pytest.raises(FusionError, match="out of order"):
+        run(source, out, encoder=Broken(), overwrite=True)
+    assert content(out) == before
+    with pytest.raises(FusionError, match="shard_rows=4, now it is 5"):
+        run(source, out, resume=True, shard_rows=5)
+    assert content(out) == before
+
+
+@pytest.mark.parametrize("library", ["pandas", "pyarrow", "polars"])
+def test_a_folder_is_one_table(source, tmp_path, library):
+    module = pytest.importorskip(library)
+    run(source, tmp_path / "out")
+    path = str(tmp_path / "out")
+    if library == "pandas":
+        ids = module.read_parquet(path)["id"]
+    elif library == "polars":
+        ids = module.scan_parquet(path, hidden_file_prefix="_").collect()["id"]
+    else:
+        ids = module.dataset.dataset(path).to_table()["id"].to_pylist()
+    assert list(ids) == [row["id"] for row in rows(tmp_path / "out")]
 
 
 def test_ctrl_c_leaves_a_state_to_go_on_from(source, tmp_path, calm):
@@ -315,12 +426,45 @@ def test_nothing_to_encode_says_why(tmp_path, monkeypatch):
         run(path, tmp_path / "other")
 
 
-def test_damaged_manifest_costs_time_but_no_row(source, tmp_path, calm, caplog):
+@pytest.mark.parametrize("lost", ["manifest", "journal"])
+def test_shards_of_which_nothing_tells_are_left_alone(source, tmp_path, calm, lost):
+    out = tmp_path / "out"
+    run(source, out)
+    if lost == "manifest":
+        (out / MANIFEST).write_text('{"format": 1', encoding="utf-8")
+        words = "_manifest.json is damaged.*; start anew with --overwrite"
+    else:
+        unfinish(out)
+        (out / JOURNAL).write_text("\0" * 50, encoding="utf-8")
+        words = "nothing in .* tells what its shards hold; start anew with --overwrite"
+    before = content(out)
+    with pytest.raises(FusionError, match=words):
+        run(source, out, resume=True)
+    assert content(out) == before
+    run(source, out, overwrite=True)
+    assert content(out) == calm
+
+
+@pytest.mark.parametrize("code", [errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS])
+def test_a_disk_without_locks_is_told_of_and_used(
+    source, tmp_path, calm, monkeypatch, caplog, code
+):
+    def refuse(*_):
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(locks.fcntl, "flock", refuse)
     run(source, tmp_path / "out")
-    (tmp_path / "out" / MANIFEST).write_text('{"format": 1', encoding="utf-8")
-    run(source, tmp_path / "out", resume=True)
-    assert "manifest.json is damaged" in caplog.text
+    assert "has no locks: see to it that no other process encodes into it" in caplog.text
     assert content(tmp_path / "out") == calm
+
+
+def test_a_disk_that_fails_to_lock_says_so(source, tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(locks.fcntl, "flock", refuse)
+    with pytest.raises(FusionError, match=r"cannot be locked \(Input/output error\)"):
+        run(source, tmp_path / "out")
 
 
 JSON = st.recursive(
@@ -346,7 +490,7 @@ def test_any_manifest_is_read_or_refused(data, tmp_path_factory):
     try:
         manifest = Manifest.read(folder)
     except FusionError as error:
-        if "manifest.json is damaged" not in str(error):
+        if "_manifest.json is damaged" not in str(error):
             raise
     else:
         assert manifest.rows >= 0
@@ -354,3 +498,22 @@ def test_any_manifest_is_read_or_refused(data, tmp_path_factory):
     found, shards = parse_journal(text.splitlines(keepends=True))
     assert found is None or isinstance(found, dict)
     assert isinstance(shards, list)
+
+
+def test_ids_that_repeat_are_counted_and_named(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(repeats, "PART", 7)
+    path = tmp_path / "in.jsonl"
+    keys = [*map(str, range(50)), "b", "é", *map(str, range(50, 90)), "é", "b", "b"]
+    lines = [json.dumps({"id": key, "text": f"text {n}"}) for n, key in enumerate(keys)]
+    path.write_text("\n".join(lines), encoding="utf-8")
+    run(path, tmp_path / "out")
+    words = "2 ids occur more than once, the first is 'b': a database would keep one row of each"
+    assert words in caplog.text
+    assert len(rows(tmp_path / "out")) == len(keys)
+    caplog.clear()
+    run(path, tmp_path / "out", resume=True)
+    assert words in caplog.text
+    path.write_text("\n".join(lines[:60]), encoding="utf-8")
+    caplog.clear()
+    run(path, tmp_path / "other")
+    assert "more than once" not in caplog.text

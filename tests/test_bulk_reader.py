@@ -1,6 +1,8 @@
 import gzip
 import json
 import os
+import uuid
+from decimal import Decimal
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -9,8 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fusion.bulk import reader as reader_module
-from fusion.bulk.reader import Fields, Reader, Reject, Row, find_sources
+from fusion.bulk.reader import Fields, Reader, Reject, Row
+from fusion.bulk.sources import find_sources
 from fusion.errors import FusionError
+from fusion.inputs.texts import load_texts
 
 MEGABYTE = 1_000_000
 
@@ -76,7 +80,7 @@ def test_json_lines_have_ids_and_reasons(tmp_path):
     assert found[5] == found[6] == "has no 'text'"
     assert found[7] == "empty"
     assert found[8] == "not a JSON object"
-    assert found[9] == found[12] == "its id is neither text nor a whole number"
+    assert found[9] == found[12] == "its id is neither text nor a number"
     assert found[10] == "too long: 1,000,001 bytes, at most 1,000,000"
     assert found[11] == "its id is too large a number"
     assert found[13] == "half of a surrogate pair at character 0, which UTF-8 has not"
@@ -113,7 +117,7 @@ def test_parquet_does_not_vouch_for_utf8_or_for_text(tmp_path):
     assert good == Row("a.parquet:1", "good")
     assert bad.reason == "invalid UTF-8 at byte 4"
     pq.write_table(pa.table({"text": pa.array([1.5, 2.5])}), tmp_path / "b.parquet")
-    assert reasons(read(tmp_path / "b.parquet")) == [(r, "not text but double") for r in (1, 2)]
+    assert reasons(read(tmp_path / "b.parquet")) == [(r, "not text but float") for r in (1, 2)]
     pq.write_table(pa.table({"body": pa.array(["x"])}), tmp_path / "c.parquet")
     [reject] = read(tmp_path / "c.parquet")
     assert "it has no column text, but body" in reject.reason
@@ -257,3 +261,102 @@ def test_any_damage_to_parquet_is_rows_or_rejects(data, tmp_path_factory):
     end = data.draw(st.integers(0, len(content)))
     (folder / "a.parquet").write_bytes(content[: end if data.draw(st.booleans()) else None])
     assert all(isinstance(item, Row | Reject) for item in read(folder / "a.parquet"))
+
+
+TEXTS = {
+    "string": pa.array(["one", "two"]),
+    "large_string": pa.array(["one", "two"], pa.large_string()),
+    "string_view": pa.array(["one", "two"], pa.string_view()),
+    "binary": pa.array([b"one", b"two"]),
+    "binary_view": pa.array([b"one", b"two"], pa.binary_view()),
+    "fixed": pa.array([b"one", b"two"], pa.binary(3)),
+    "filled": pa.array([b"one\0\0", b"two\0\0"], pa.binary(5)),
+    "dictionary": pa.array(["one", "two"]).dictionary_encode(),
+    "large dictionary": pa.array(["one", "two"], pa.large_string()).dictionary_encode(),
+    "extension": pa.ExtensionArray.from_storage(pa.json_(), pa.array(["one", "two"])),
+}
+
+
+@pytest.mark.parametrize("kind", TEXTS)
+def test_texts_of_any_arrow_type_are_texts(tmp_path, kind):
+    title = pa.nulls(2)  # a column without a single value has a type of its own
+    table = pa.table({"id": TEXTS[kind], "title": title, "text": TEXTS[kind]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    items = read(tmp_path / "a.parquet", Fields(("title", "text")))
+    assert items == [Row("one", "one"), Row("two", "two")]
+
+
+IDS = {
+    "uuid": (pa.array([b"\0" * 15 + b"\7", b"\xff" * 16], pa.uuid()), str(uuid.UUID(int=7))),
+    "hash": (pa.array([b"\0\xff\7" * 2, b"\1" * 6], pa.binary(6)), "00ff0700ff07"),
+    "float": (pa.array([3.0, 0.5]), "3"),
+    "half": (pa.array([3.0, 0.5], pa.float16()), "3"),
+    "decimal": (pa.array([Decimal(3), Decimal(4)]), "3"),
+    "int": (pa.array([3, None], pa.uint64()), "3"),
+    "null before id": (pa.nulls(2), "own"),
+    "some null before id": (pa.array([None, "x"]), "own"),
+}
+
+
+@pytest.mark.parametrize("kind", IDS)
+def test_ids_of_any_arrow_type_are_ids(tmp_path, kind):
+    column, wanted = IDS[kind]
+    table = pa.table({"_id": column, "id": ["own", "own"], "text": ["one", "two"]})
+    pq.write_table(table, tmp_path / "a.parquet")
+    first, second = read(tmp_path / "a.parquet")
+    assert (first, second.text) == (Row(wanted, "one"), "two")
+    assert second.id == ("own" if kind in ("int", "null before id") else second.id)
+    assert "parquet" not in second.id
+
+
+def test_files_that_give_no_row_are_known_with_the_reason(tmp_path):
+    written(tmp_path, "good.txt", b"one\n\n")
+    written(tmp_path, "blank.txt", b"\n\n")
+    written(tmp_path, "none.txt", b"")
+    written(tmp_path, "bad.jsonl", b'{"body": "x"}\n{"body": "y"}\n')
+    pq.write_table(pa.table({"text": pa.nulls(3)}), tmp_path / "null.parquet")
+    written(tmp_path, "wide.txt", "text\n".encode("utf-16"))
+    reader = Reader(find_sources(str(tmp_path), tmp_path / "out"))
+    assert [item.text for item in reader if isinstance(item, Row)] == ["one"]
+    assert reader.barren == {
+        "bad.jsonl": "has no 'text'",
+        "null.parquet": "has no 'text'",
+        "wide.txt": "the file is UTF-16; convert it: iconv -f UTF-16 -t UTF-8",
+    }
+
+
+def test_files_of_other_kinds_are_told_of(tmp_path, caplog):
+    for name in ("a.txt", "b.md", "sub/c.MD", "d.csv", "e.md", ".hidden.md", "out/f.json", "g"):
+        written(tmp_path, name, b"one")
+    find_sources(str(tmp_path), tmp_path / "out")
+    assert "passed over: 3 .md, 1 .csv, 1 g; what is read is .txt" in caplog.text
+    caplog.clear()
+    find_sources(str(tmp_path / "a.*"), tmp_path / "out")
+    assert "passed over" not in caplog.text
+
+
+WRAPPED = """It was the best of times, it was the worst of times, it was the age of
+wisdom, it was the age of foolishness, it was the epoch of belief, it
+was the epoch of incredulity, it was the season of Light, it was the
+season of Darkness.
+"""
+
+
+@pytest.mark.parametrize(
+    ("content", "warned"),
+    [
+        (WRAPPED * 6, True),
+        ("This is a whole sentence on a line of its own.\n" * 30, True),
+        ("This is a whole sentence on a line of its own.\n\n" * 30, True),
+        (WRAPPED * 2, False),
+        ("red running shoes for men\n" * 30, False),
+        ("A long paragraph " * 20 + "ends here.\n", False),
+        (("A long paragraph " * 20 + "ends here.\n") * 30, False),
+    ],
+)
+def test_lines_of_one_document_are_told_of(tmp_path, caplog, content, warned):
+    path = written(tmp_path, "a.txt", content.encode())
+    read(path)
+    load_texts(str(path))
+    words = "each line is a text of its own, and these read like the lines of one document"
+    assert caplog.text.count(words) == 2 * warned

@@ -121,7 +121,7 @@ def test_texts_come_from_lines_json_and_data(folder, tmp_path):
         )
     rows = load_texts(str(packed))
     assert (rows.ids, rows.texts) == (["a", "8"], ["eins", "drei"])  # the empty one is left out
-    assert rows.titles == ["Zahl", ""]
+    assert rows.titles == ["Zahl", "3"]
     data = load_texts(f"data:{folder}")
     assert (data.texts, data.titles) == (["one", "Title ten", "two"], ["", "Title", ""])
     several = load_texts(f"{plain},{packed}", max_texts=3)

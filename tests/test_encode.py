@@ -6,6 +6,7 @@ import sys
 import time
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from tiny_runs import DIMS, many
@@ -14,6 +15,7 @@ from fusion import encode
 from fusion.bulk.encoder import EncodeConfig, ModelEncoder
 from fusion.bulk.engine import ManyDevices, OneDevice
 from fusion.bulk.shards import Chunk, Row
+from fusion.errors import FusionError
 from fusion.model.folder import load, load_codebook
 
 TYPES = {"float32": "float", "int8": "int8", "int4": "uint8", "ubinary": "uint8"}
@@ -52,7 +54,7 @@ def test_shards_hold_the_codes_that_evaluate_measures(model, source, texts, tmp_
     found = book.decode(np.array(stored, np.uint8))  # (n, d)
     cosines = np.sum(found * load(model, device="cpu").encode(texts), axis=1)
     assert cosines.min() > {"int2": 0.8, "binary": 0.5}[more[1]]
-    manifest = json.loads((out / "manifest.json").read_text())
+    manifest = json.loads((out / "_manifest.json").read_text())
     assert manifest["settings"]["codes"] == "fitted"
     assert manifest["bytes_per_vector"] == book.bytes_per_vector
 
@@ -83,7 +85,7 @@ def test_shards_hold_the_codes_of_the_model(model, source, texts, tmp_path, prec
     found = np.array(table["embedding"].to_pylist()).astype(wanted[0].dtype)
     assert np.array_equal(found, np.concatenate(wanted))
     assert table["id"].to_pylist() == [f"d{row}" for row in range(50)]
-    manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+    manifest = json.loads((out / "_manifest.json").read_text(encoding="utf-8"))
     assert manifest["bytes_per_vector"] == wanted[0][0].nbytes
     if precision in ("int8", "int4"):  # the manifest alone is enough to decode
         assert np.shape(manifest["ranges"]) == (2, dim)
@@ -107,7 +109,7 @@ SIGNALS = [signal.SIGINT, pytest.param(signal.SIGKILL, marks=pytest.mark.slow)]
 
 @pytest.mark.parametrize("sign", SIGNALS)
 def test_real_process_that_is_ended_goes_on(model, source, tmp_path, sign):
-    out, journal = tmp_path / "out", tmp_path / "out" / "progress.jsonl"
+    out, journal = tmp_path / "out", tmp_path / "out" / "_progress.jsonl"
     more = ["--shard-rows", "2"]
     command = [sys.executable, "-m", "fusion.encode", *flags(model, source, out, *more)]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
@@ -119,7 +121,7 @@ def test_real_process_that_is_ended_goes_on(model, source, tmp_path, sign):
     assert process.returncode == (130 if sign == signal.SIGINT else -sign)
     assert len(words.splitlines()) == (sign == signal.SIGINT), words  # no traceback, no bars
     assert 0 < len(list(out.glob("part-*.parquet"))) < 25
-    assert not (out / "manifest.json").exists()
+    assert not (out / "_manifest.json").exists()
     assert encode.main(flags(model, source, out, *more, "--resume")) == 0
     assert encode.main(flags(model, source, tmp_path / "calm", *more)) == 0
     assert content(out) == content(tmp_path / "calm")
@@ -177,6 +179,55 @@ def test_titles_that_are_left_out_are_told(model, tmp_path, caplog):
     assert "titles" not in caplog.text
 
 
+def test_titles_are_told_of_before_anything_is_encoded(model, tmp_path, caplog, monkeypatch):
+    source = tmp_path / "rows.jsonl"
+    source.write_text('{"title": "One", "text": "two"}\n', encoding="utf-8")
+    said = []
+
+    def encode_nothing(self, texts):
+        said.append(caplog.text)
+        raise FusionError("stop")
+
+    monkeypatch.setattr(ModelEncoder, "encode", encode_nothing)
+    assert encode.main(flags(model, source, tmp_path / "a")) == 1
+    assert "titles are left out; --text-fields title,text takes them in" in said[0]
+
+
+def test_a_file_that_gives_no_row_is_no_success(model, tmp_path, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    (folder / "a.txt").write_text("one\ntwo\n", encoding="utf-8")
+    pq.write_table(pa.table({"text": pa.nulls(3)}), folder / "b.parquet")
+    for more in ([], ["--resume"]):
+        assert encode.main(flags(model, folder, tmp_path / "out", *more)) == 1
+        said = capsys.readouterr()
+        assert "rows:     2" in said.out
+        words = "1 of 2 files gave no row, the others are encoded (b.parquet: has no 'text')"
+        assert said.err.splitlines()[-1] == f"error: {words}"
+    assert (tmp_path / "out" / "_manifest.json").is_file()
+
+
+@pytest.mark.parametrize("devices", ["cpu", pytest.param("cpu,cpu", marks=pytest.mark.slow)])
+def test_texts_that_are_cut_are_counted_once_for_each_encoder(model, tmp_path, caplog, devices):
+    """Four encoders read 24 tokens, with and without prompts; one of another vocabulary 32."""
+    lengths = [3, 18, 19, 20, 21, 22, 23, 29, 30, 31, 50, 60, 70]  # each word is a token
+    source = tmp_path / "a.txt"
+    source.write_text("\n".join("cat " * n for n in lengths), encoding="utf-8")
+    out = tmp_path / "out"
+    assert encode.main(flags(model, source, out, "--devices", devices, "--shard-rows", "5")) == 0
+    found = [record.message for record in caplog.records if " were cut " in record.message]
+    total = [n + 2 for n in lengths]  # and two that begin and end every text
+    wanted = []
+    for name, limit, prompt in (
+        ("bge", 24, 0), ("e5", 24, 2), ("gist", 24, 0), ("arctic", 24, 0), ("other", 32, 0)
+    ):  # fmt: skip
+        cut = [n + prompt for n in total if n + prompt > limit]
+        middle = sorted(cut)[(len(cut) - 1) // 2]
+        words = f"{len(cut)} of 13 texts were cut at {limit} tokens by tiny-{name}; median {middle}"
+        wanted.append(words)
+    assert found == wanted
+
+
 def test_a_job_that_encodes_nothing_leaves_nothing(model, tmp_path, capsys):
     source = tmp_path / "rows.jsonl"
     source.write_text('{"text": "two"}\n', encoding="utf-8")
@@ -187,7 +238,7 @@ def test_a_job_that_encodes_nothing_leaves_nothing(model, tmp_path, capsys):
     out.mkdir()
     source.write_text('{"text": "two"}\n{}\n', encoding="utf-8")
     assert encode.main(flags(model, source, out, "--strict", "--shard-rows", "1")) == 1
-    assert {path.name for path in out.iterdir()} >= {"progress.jsonl"}  # a shard to go on with
+    assert {path.name for path in out.iterdir()} >= {"_progress.jsonl"}  # a shard to go on with
 
 
 def test_a_job_below_its_input_is_gone_on_with(model, tmp_path):
@@ -195,10 +246,10 @@ def test_a_job_below_its_input_is_gone_on_with(model, tmp_path):
     (tmp_path / "in" / "a.txt").write_text("one\ntwo\n", encoding="utf-8")
     out = tmp_path / "in" / "out"
     assert encode.main(flags(model, tmp_path / "in", out)) == 0
-    before = (out / "manifest.json").read_bytes()
+    before = (out / "_manifest.json").read_bytes()
     for flag in ("--resume", "--overwrite"):
         assert encode.main(flags(model, tmp_path / "in", out, flag)) == 0
-        assert (out / "manifest.json").read_bytes() == before
+        assert (out / "_manifest.json").read_bytes() == before
 
 
 def test_missing_pyarrow_names_the_extra():

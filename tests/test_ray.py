@@ -91,7 +91,7 @@ def test_both_engines_write_the_same_bytes(session, model, source, tmp_path):
     assert encode.main(flags(model, source, ours, *more, "--devices", "cpu")) == 0
     assert encode.main(flags(model, source, theirs, *more, "--engine", "ray")) == 0
     assert content(theirs) == content(ours)
-    assert {"manifest.json", "rejects.jsonl", "part-000008.parquet"} < set(content(ours))
+    assert {"_manifest.json", "_rejects.jsonl", "part-000008.parquet"} < set(content(ours))
 
 
 def test_killed_processes_are_replaced_and_no_row_is_lost(session, model):
@@ -203,7 +203,7 @@ def test_what_ends_its_process_again_and_again_is_not_tried_for_ever():
 def test_killed_driver_takes_ray_along_and_resume_finds_every_byte(
     session, model, source, tmp_path
 ):
-    out, journal = tmp_path / "out", tmp_path / "out" / "progress.jsonl"
+    out, journal = tmp_path / "out", tmp_path / "out" / "_progress.jsonl"
     more = ["--shard-rows", "1"]
     command = [sys.executable, "-m", "fusion.encode", *flags(model, source, out, *more)]
     with_ray = ["--engine", "ray", "--workers", "1"]

@@ -1,3 +1,4 @@
+import errno
 import multiprocessing
 import os
 import signal
@@ -6,9 +7,11 @@ import time
 import numpy as np
 import pytest
 
+from fusion import locks
 from fusion.errors import FusionError
 from fusion.inputs import store as store_module
 from fusion.inputs.catalogue import Role
+from fusion.inputs.encoders import load_encoder
 from fusion.inputs.store import Store, default_root
 from fusion.inputs.stored import check_embeddings
 
@@ -149,6 +152,54 @@ def test_two_processes_lose_nothing_and_duplicate_nothing(tmp_path):
         assert process.exitcode == 0
     assert shards(tmp_path / "two") == shards(tmp_path / "calm")
     assert sorted(log.read_text(encoding="utf-8").splitlines()) == sorted(texts(40))
+
+
+def test_texts_that_are_cut_are_counted_also_out_of_the_store(tmp_path, tiny_encoder, caplog):
+    encoder = load_encoder(str(tiny_encoder), "float32", "cpu")
+    lengths = [5, 27, 28, 29, 40, 90]  # words that are tokens; a prompt of two, and two around
+    docs = ["cat " * n for n in lengths]
+    words = f"3 of 6 texts were cut at 32 tokens by {encoder.name}; median 44"
+    for store in (Store(tmp_path), Store(tmp_path)):  # computed, then read
+        caplog.clear()
+        embeddings = store.embed(encoder, docs, Role.DOCUMENT)
+        store.embed(encoder, docs, Role.DOCUMENT)
+        assert [record.message for record in caplog.records] == [words]
+    plain = np.stack([encoder.encode([text], Role.DOCUMENT)[0] for text in docs])
+    assert np.allclose(embeddings, plain, atol=1e-5)
+    caplog.clear()
+    Store(tmp_path).embed(encoder, docs[:2], Role.DOCUMENT)
+    assert not caplog.records
+    Store(tmp_path).embed(encoder, docs, Role.QUERY)
+    assert "3 of 6 queries were cut" in caplog.text
+
+
+def test_shards_that_know_no_lengths_are_read(tmp_path, tiny_encoder, caplog):
+    encoder = load_encoder(str(tiny_encoder), "float32", "cpu")
+    docs = ["cat " * n for n in (5, 50)]
+    wanted = Store(tmp_path).embed(encoder, docs, Role.DOCUMENT)
+    [path] = tmp_path.rglob("[!p]*.npy")
+    records = np.load(path)
+    old = records[["hash", "embedding"]].astype(
+        [(n, records.dtype[n]) for n in ("hash", "embedding")]
+    )
+    path.unlink()
+    np.save(path.parent / "partial-x.npy", old)
+    partial = path.parent / "partial-x.npy"
+    partial.rename(path.parent / f"{store_module._checksum(partial)}.npy")
+    caplog.clear()
+    assert np.array_equal(Store(tmp_path).embed(encoder, docs, Role.DOCUMENT), wanted)
+    assert not caplog.records
+    Store(tmp_path).embed(encoder, [*docs, "dog " * 50], Role.DOCUMENT)
+    assert "at least 1 of 3 texts were cut" in caplog.text
+
+
+def test_a_store_on_a_disk_without_locks_is_used(tmp_path, monkeypatch):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(locks.fcntl, "flock", refuse)
+    found = Store(tmp_path).embed(Counter(), texts(10), Role.DOCUMENT)
+    assert np.array_equal(found, Counter().encode(texts(10), Role.DOCUMENT))
 
 
 @pytest.mark.parametrize(("value", "kind"), [(0.0, "zero"), (np.nan, "not finite")])

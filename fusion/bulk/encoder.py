@@ -2,15 +2,20 @@
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from fusion.bulk.coders import Coder, FittedCoder, PlainCoder
 from fusion.bulk.precisions import KINDS, PRECISIONS, kind_of
+from fusion.inputs.cuts import Cuts
 
 DTYPES = ("float32", "bfloat16", "float16")
+CutCounts = dict[str, tuple[int, dict[int, int]]]
+"""By the encoders' names: texts, and how many of those that were cut have so many tokens."""
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,8 @@ class BulkEncoder(Protocol):
     """All that the codes depend on, besides the texts."""
     about: dict[str, Any]
     """What a reader of the codes needs."""
+    cuts: dict[str, Cuts]
+    """By the encoders' names, how many of the texts so far were too long for them."""
 
     def encode(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """Codes [n, width], and bool [n]: whether a row has a direction."""
@@ -96,6 +103,7 @@ class ModelEncoder:
             "encoder_dtype": config.dtype,
             "batch_size": config.batch_size,
         }
+        self.cuts = self._listen()
         self.coder = self._coder(width)
         empty = self.coder.encode(np.ones((1, width), np.float32))
         self.about = {
@@ -119,11 +127,38 @@ class ModelEncoder:
         good = np.isfinite(norms) & (norms > 0)
         return self.coder.encode(np.where(good[:, None], vectors, 0)), good
 
+    def _listen(self) -> dict[str, Cuts]:
+        """Count, while texts are tokenised for their embeddings, those that are cut."""
+        first = self.model[0]
+        cuts = {}
+        for entry, encoder in zip(first.settings.encoders, first.encoders, strict=True):
+            if encoder.max_seq_length is not None and math.isfinite(encoder.max_seq_length):
+                cuts[entry.name] = Cuts(Path(entry.name).name, int(encoder.max_seq_length))
+
+        def hear(row: int, lengths: list[int]) -> None:
+            name = first.settings.encoders[row].name
+            if name in cuts:
+                cuts[name].add(lengths)
+
+        first.hear = hear
+        return cuts
+
     def _coder(self, width: int) -> Coder:
         precision = self.config.precision
         if kind_of(precision, self.config.codes) == "fitted":
             return FittedCoder(self.config.model, precision, width)
         return PlainCoder(self.model, precision, width)
+
+
+def take_cuts(encoder: BulkEncoder) -> CutCounts:
+    """What a process has counted since it was last asked, as plain values."""
+    return {name: cuts.take() for name, cuts in encoder.cuts.items()}
+
+
+def add_cuts(encoder: BulkEncoder, counts: CutCounts) -> None:
+    """Count what another process has counted."""
+    for name, (texts, lengths) in counts.items():
+        encoder.cuts[name].add_all(texts, lengths)
 
 
 def model_hash(model: Any) -> str:  # noqa: ANN401 - a SentenceTransformer

@@ -14,7 +14,14 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fusion.bulk.encoder import BulkEncoder, EncodeConfig, ModelEncoder
+from fusion.bulk.encoder import (
+    BulkEncoder,
+    CutCounts,
+    EncodeConfig,
+    ModelEncoder,
+    add_cuts,
+    take_cuts,
+)
 from fusion.bulk.shards import Chunk
 from fusion.errors import FusionError
 
@@ -76,9 +83,9 @@ class ManyDevices:
             for chunk in chunks:
                 waiting.append((chunk, pool.submit(_work, [row.text for row in chunk.rows])))
                 if len(waiting) >= AHEAD * len(self.devices):
-                    yield _next(waiting)
+                    yield self._next(waiting)
             while waiting:
-                yield _next(waiting)
+                yield self._next(waiting)
         except BrokenProcessPool:
             raise FusionError(
                 "a process that encodes died (out of memory?); go on with --resume, perhaps with "
@@ -87,10 +94,11 @@ class ManyDevices:
         finally:
             pool.shutdown(wait=False, cancel_futures=True)
 
-
-def _next(waiting: deque[tuple[Chunk, Future]]) -> Encoded:
-    chunk, future = waiting.popleft()
-    return chunk, *future.result()
+    def _next(self, waiting: deque[tuple[Chunk, Future]]) -> Encoded:
+        chunk, future = waiting.popleft()
+        codes, kept, counts = future.result()
+        add_cuts(self.encoder, counts)
+        return chunk, codes, kept
 
 
 _encoder: BulkEncoder | None = None  # of a worker process, which loads its model once
@@ -111,9 +119,10 @@ def _die_with(parent: int) -> None:
     os._exit(1)
 
 
-def _work(texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
+def _work(texts: list[str]) -> tuple[np.ndarray, np.ndarray, CutCounts]:
     assert _encoder is not None  # _begin ran
-    return _encoder.encode(texts)
+    codes, kept = _encoder.encode(texts)
+    return codes, kept, take_cuts(_encoder)
 
 
 def choose_engine(config: EncodeConfig, devices: Sequence[str]) -> Engine:

@@ -13,9 +13,11 @@ from pathlib import Path
 from typing import IO, Any
 
 from fusion.bulk.engine import Engine
-from fusion.bulk.manifest import REJECTS, Journal, Manifest, open_output
+from fusion.bulk.journal import Journal, open_output
+from fusion.bulk.manifest import REJECTS, Manifest
 from fusion.bulk.progress import Progress
 from fusion.bulk.reader import Reader, Reject, Row
+from fusion.bulk.repeats import Repeats
 from fusion.bulk.shards import Chunk, Shard, cannot_write, write_shard
 from fusion.errors import FusionError
 
@@ -82,7 +84,10 @@ class Chunks:
     reader: Reader
     rejects: Rejects
     shard_rows: int
+    repeats: Repeats
     good: int = field(default=0, init=False)
+    told: bool = field(default=False, init=False)
+    """That titles are left out."""
 
     def __iter__(self) -> Iterator[Chunk]:
         rows: list[Row] = []
@@ -97,10 +102,31 @@ class Chunks:
             rows.append(item)
             size += len(item.text)
             if len(rows) >= self.shard_rows or size >= SHARD_BYTES:
-                yield Chunk(number, tuple(rows))
+                yield self._noted(Chunk(number, tuple(rows)))
                 rows, size, number = [], 0, number + 1
         if rows:
-            yield Chunk(number, tuple(rows))
+            yield self._noted(Chunk(number, tuple(rows)))
+
+    def _noted(self, chunk: Chunk) -> Chunk:
+        """Say, before anything of it is encoded, what a person may want otherwise."""
+        self.repeats.add(row.id for row in chunk.rows)
+        if self.reader.fields.leave_titles_out and not self.told:
+            self.told = True
+            logger.warning("titles are left out; --text-fields title,text takes them in")
+        return chunk
+
+    def tell_at_the_end(self, shards: list[Path]) -> None:
+        """Say what only all rows together show."""
+        for name in self.reader.fields.missed:
+            logger.warning("no row has the field %r", name)
+        count, first = self.repeats.find(shards)
+        if count:
+            words = "1 id occurs" if count == 1 else f"{count:,} ids occur"
+            logger.warning(
+                "%s more than once, the first is %r: a database would keep one row of each",
+                words,
+                first,
+            )
 
     def nothing(self) -> FusionError:
         """What to say when no row is a text."""
@@ -140,23 +166,26 @@ def encode_rows(reader: Reader, folder: Path, engine: Engine, config: JobConfig)
         "text_fields": list(reader.fields.text),
         "id_field": reader.fields.id,
     }
-    with open_output(folder, settings, resume=config.resume, overwrite=config.overwrite) as journal:
+    ways = {"resume": config.resume, "overwrite": config.overwrite}
+    with open_output(folder, settings, reader.identity, **ways) as journal:
         rejects = Rejects(folder, config.strict)
         try:
-            chunks = Chunks(reader, rejects, config.shard_rows)
+            chunks = Chunks(reader, rejects, config.shard_rows, Repeats(folder))
             shards = list(_fill(chunks, journal, engine, config.strict))
             if not shards:
                 raise chunks.nothing()
-            if reader.fields.leave_titles_out:
-                logger.warning("titles are left out; --text-fields title,text takes them in")
-            for name in reader.fields.missed:
-                logger.warning("no row has the field %r", name)
+            journal.check_all_known({shard.file for shard in shards})
+            chunks.tell_at_the_end([folder / shard.file for shard in shards])
+            for cuts in engine.encoder.cuts.values():
+                if words := cuts.words():
+                    logger.warning(words)
             rejects.add_lost(shards)
             rejects.close()
         finally:
             if rejects.file:
                 rejects.file.close()
-        manifest = Manifest(settings, tuple(shards), rejects.count, engine.encoder.about)
+        about = engine.encoder.about
+        manifest = Manifest(settings, tuple(shards), rejects.count, about, reader.identity)
         journal.finish(manifest, rejects.count > 0)
     return manifest
 
@@ -169,8 +198,8 @@ def _fill(chunks: Chunks, journal: Journal, engine: Engine, strict: bool) -> lis
 
         def missing() -> Iterator[Chunk]:
             for chunk in chunks:
-                known = journal.shards.get(chunk.name)
-                if known is None or known.input != chunk.digest:
+                known = journal.known(chunk)
+                if known is None:
                     yield chunk
                 elif not known.is_whole(journal.folder):
                     logger.warning("the shard %s is damaged; it is encoded again", chunk.name)
@@ -183,6 +212,7 @@ def _fill(chunks: Chunks, journal: Journal, engine: Engine, strict: bool) -> lis
             if strict and not kept.all():
                 key = chunk.rows[int(kept.argmin())].id
                 raise FusionError(f"the embedding of {key!r} is zero or not finite (--strict)")
+            journal.begin()
             shard = write_shard(journal.folder, chunk, codes, kept, about)
             journal.add(shard)
             done[chunk.number] = shard

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import math
 import os
+import pickle
 import re
 import socket
 from collections import Counter
@@ -24,7 +25,14 @@ from urllib.parse import urlsplit
 import numpy as np
 
 from fusion.bulk.arrow import arrow
-from fusion.bulk.encoder import BulkEncoder, EncodeConfig, ModelEncoder
+from fusion.bulk.encoder import (
+    BulkEncoder,
+    CutCounts,
+    EncodeConfig,
+    ModelEncoder,
+    add_cuts,
+    take_cuts,
+)
 from fusion.bulk.engine import Encoded
 from fusion.bulk.shards import Chunk
 from fusion.errors import FusionError
@@ -43,7 +51,7 @@ except ImportError as error:
 AHEAD = 4  # chunks under way for each actor: one is encoded, the others travel
 DEATHS = 3  # of processes over the same chunk: Ray itself would try for ever
 CAUSE = re.compile(r"^(?!ray\.)([\w.]*(?:Error|Exception)): (.+)$", re.MULTILINE)
-Answer = tuple[int, np.ndarray, np.ndarray]  # number, codes [n, width], bool [n]
+Answer = tuple[int, np.ndarray, np.ndarray, CutCounts]  # number, codes [n, width], bool [n]
 
 
 @dataclass
@@ -151,6 +159,7 @@ class ModelActor:
                 "number": batch["number"],
                 "codes": np.zeros((1, 0, 1)),
                 "kept": np.zeros((1, 0)),
+                "cuts": np.array([pickle.dumps({})], dtype=object),
             }
         if ray.get(self._task.feed.begin.remote(number)) > DEATHS:
             raise FusionError(
@@ -160,7 +169,8 @@ class ModelActor:
         if self._encoder is None:
             self._encoder = self._load()
         codes, kept = self._encoder.encode(texts)
-        return {"number": batch["number"], "codes": codes[None], "kept": kept[None]}
+        cuts = np.array([pickle.dumps(take_cuts(self._encoder))], dtype=object)
+        return {"number": batch["number"], "codes": codes[None], "kept": kept[None], "cuts": cuts}
 
     def _load(self) -> ModelEncoder:
         config, node = self._task.config, ray.util.get_node_ip_address()
@@ -231,9 +241,10 @@ class RayDevices:
             return
         answers = self._codes(feed, workers)
         try:
-            for number, codes, kept in answers:
+            for number, codes, kept, counts in answers:
                 if number not in waiting:  # it was sent again, and had come back already
                     continue
+                add_cuts(self.encoder, counts)
                 feed.drop.remote(number)
                 yield waiting.pop(number), codes, kept
                 send()
@@ -242,7 +253,7 @@ class RayDevices:
             answers.close()
 
     def _codes(self, feed: Any, workers: int) -> Generator[Answer, None, None]:  # noqa: ANN401
-        """Number, codes [n, width] and bool [n] of every chunk."""
+        """Number, codes [n, width], bool [n] and counts of cut texts of every chunk."""
         _set_up()
         texts = ray.data.read_datasource(FedTexts(feed), override_num_blocks=1, num_cpus=0)
         threads = self.config.threads or 1
@@ -259,7 +270,8 @@ class RayDevices:
         )
         for batch in rows.iter_batches(batch_size=None, batch_format="numpy"):
             for row, number in enumerate(batch["number"]):
-                yield int(number), np.asarray(batch["codes"][row]), np.asarray(batch["kept"][row])
+                codes, kept = np.asarray(batch["codes"][row]), np.asarray(batch["kept"][row])
+                yield int(number), codes, kept, pickle.loads(batch["cuts"][row])
 
     def _workers(self) -> int:
         cores = int(ray.cluster_resources().get("CPU", 1)) // (self.config.threads or 1)

@@ -1,22 +1,29 @@
 """Rows out of text, JSON lines and parquet, one at a time; what cannot be a text says why."""
 
 import gzip
+import hashlib
 import json
-import os
+import logging
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from itertools import zip_longest
 from typing import Any, BinaryIO
 
 from fusion.bulk.arrow import arrow, parquet
-from fusion.errors import FusionError, one_line
-from fusion.inputs.jsonl import KINDS, is_json_lines
+from fusion.bulk.columns import ids_of, values_of
+from fusion.bulk.sources import Source
+from fusion.errors import one_line
+from fusion.inputs.jsonl import HEAD, is_json_lines, not_utf8
+from fusion.inputs.prose import LINES, WARNING, is_one_document
+from fusion.inputs.records import Unfit, field_text, id_of, is_missing, text_of
+
+logger = logging.getLogger(__name__)
 
 TITLE = "title"
-SUFFIXES = (*KINDS, ".parquet")
 LONGEST_TEXT = 1_000_000  # bytes; encoders read some kilobytes, so a longer row is a mistake
 LONGEST_LINE = 8 * LONGEST_TEXT  # of JSON lines: escapes, and fields that nobody asked for
+EMPTY = "empty"
 PARQUET_ROWS = 256  # at once, so that long texts do not add up
 SHOWN = 80  # characters of a rejected row
 BROKEN = (OSError, EOFError, zlib.error, arrow.ArrowException)
@@ -27,7 +34,7 @@ class Row:
     """A text to encode."""
 
     id: str
-    """Its own, or FILE:NUMBER; not checked to be unique."""
+    """Its own, or FILE:NUMBER; perhaps that of another row too."""
     text: str
     """Not empty, UTF-8, at most ``LONGEST_TEXT`` bytes."""
 
@@ -53,7 +60,7 @@ class Fields:
     text: tuple[str, ...] = ("text",)
     """Fields that are joined by spaces; one that a row does not have is left out."""
     id: str = ""
-    """Field of the id, text or whole number; by default ``_id`` or ``id`` where there is one."""
+    """Field of the id, text or number; by default ``_id`` or ``id`` where there is one."""
     seen: set[str] = field(default_factory=set, compare=False, repr=False)
     """Fields that some row had so far."""
 
@@ -78,77 +85,6 @@ class Fields:
         return [name for name in named if name not in self.seen] if len(named) > 1 else []
 
 
-@dataclass(frozen=True)
-class Source:
-    """One input file."""
-
-    path: Path
-    name: str  # below the input folder, with forward slashes
-    size: int
-
-
-def find_sources(pattern: str, output: Path) -> list[Source]:
-    """Files of an input: a file, a folder (all below it) or a glob, sorted by name.
-
-    Raises:
-        FusionError: There is none, it is of a kind that is not known, or lies in the output.
-    """
-    path = Path(pattern)
-    if path.is_dir():
-        root, found = path, [file for file in _walk(path) if _is_known(file)]
-    elif path.exists():
-        root, found = path.parent, [path]
-        if not _is_known(path):
-            raise FusionError(f"{path} is of no known kind; choose among {', '.join(SUFFIXES)}")
-    else:
-        root, found = _glob(path)
-    if not found:
-        raise FusionError(
-            f"--input {pattern}: no such file, or no file of a known kind ({', '.join(SUFFIXES)})"
-        )
-    target = output.resolve()
-    outside = [file for file in found if not file.resolve().is_relative_to(target)]
-    # What lies in an output below an input folder was written there, by the run that goes on.
-    if not outside or (len(outside) < len(found) and not path.is_dir()):
-        inside = next(file for file in found if file not in outside)
-        raise FusionError(f"--output {output} holds an input ({inside}); choose another folder")
-    named = sorted((_name(file.relative_to(root)), file) for file in outside)
-    return [Source(file, name, file.stat().st_size) for name, file in named]
-
-
-def _walk(folder: Path) -> Iterator[Path]:
-    """Files below a folder, through links, each folder once; what is hidden stays so."""
-    seen = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if (real := os.path.realpath(place)) in seen:
-            folders.clear()
-            continue
-        seen.add(real)
-        yield from (Path(place) / name for name in files if not name.startswith("."))
-
-
-def _name(path: Path) -> str:
-    """A path as text, also where its bytes are no UTF-8."""
-    return os.fsencode(path.as_posix()).decode("utf-8", "backslashreplace")
-
-
-def _glob(path: Path) -> tuple[Path, list[Path]]:
-    parts = path.parts
-    wild = next((row for row, part in enumerate(parts) if set(part) & set("*?[")), None)
-    if wild is None:
-        return path, []
-    root = Path(*parts[:wild]) if wild else Path()
-    try:
-        return root, [file for file in root.glob(str(Path(*parts[wild:]))) if _is_known(file)]
-    except ValueError as error:  # ** inside a name
-        raise FusionError(f"--input {path}: {error}") from None
-
-
-def _is_known(path: Path) -> bool:
-    return path.name.lower().endswith(SUFFIXES) and path.is_file()
-
-
 @dataclass
 class Reader:
     """Rows of all sources, in their order, in constant memory."""
@@ -157,28 +93,84 @@ class Reader:
     fields: Fields = field(default_factory=Fields)
     position: int = 0
     """Bytes of the sources that were read so far."""
+    barren: dict[str, str] = field(default_factory=dict, init=False)
+    """Why, by the names of sources that hold something of which nothing can be encoded."""
+    warned: bool = field(default=False, init=False)
+    """That the lines of a file may not be texts."""
 
     @property
     def size(self) -> int:
         """Bytes of the sources."""
         return sum(source.size for source in self.sources)
 
-    def __iter__(self) -> Iterator[Row | Reject]:
-        before, row = 0, 0
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What tells this input from another one without reading it: names and sizes."""
+        digest = hashlib.blake2b(digest_size=16)
         for source in self.sources:
-            row = 0
-            try:
-                for row, place, item in _read(source, self.fields):  # noqa: B007 - of the last row
-                    self.position = before + place
-                    yield item
-            except BROKEN as error:
-                words = one_line(error)[:200]
-                yield Reject(source.name, row + 1, f"the file cannot be read from here on: {words}")
+            digest.update(f"{source.size} {source.name}\0".encode())
+        return {"files": len(self.sources), "bytes": self.size, "digest": digest.hexdigest()}
+
+    def __iter__(self) -> Iterator[Row | Reject]:
+        before = 0
+        self.barren.clear()
+        for source in self.sources:
+            first = _First(source)
+            for place, item in _read_whole(source, self.fields):
+                if first.add(item):
+                    self._look_at(first)
+                self.position = before + place
+                yield item
+            if len(first.lines) < LINES:
+                self._look_at(first)
+            if first.reason and not first.rows:
+                self.barren[source.name] = first.reason
             before += source.size
             self.position = before
 
+    def _look_at(self, first: "_First") -> None:
+        """Say once that a file's lines may not be the texts that a person means."""
+        if not self.warned and is_one_document(first.lines):
+            self.warned = True
+            logger.warning(WARNING, first.source.name)
+
+
+@dataclass
+class _First:
+    """What a source begins with."""
+
+    source: Source
+    lines: list[str] = field(default_factory=list)
+    """Of plain text."""
+    rows: int = 0
+    reason: str = ""
+    """Of the first reject that holds something."""
+
+    def add(self, item: Row | Reject) -> bool:
+        """Take a row in; whether its lines are now all that are looked at."""
+        if isinstance(item, Reject):
+            if item.reason != EMPTY:
+                self.reason = self.reason or item.reason
+            return False
+        self.rows += 1
+        if self.rows > LINES or not self.source.name.lower().endswith((".txt", ".txt.gz")):
+            return False
+        self.lines.append(item.text)
+        return self.rows == LINES
+
 
 Item = tuple[int, int, Row | Reject]  # row from 1 on, bytes read, what it is
+
+
+def _read_whole(source: Source, fields: Fields) -> Iterator[tuple[int, Row | Reject]]:
+    """Bytes read and items; what cannot be read any further ends in a reject."""
+    row = place = 0
+    try:
+        for row, place, item in _read(source, fields):  # noqa: B007 - of the last row
+            yield place, item
+    except BROKEN as error:
+        words = f"the file cannot be read from here on: {one_line(error)[:200]}"
+        yield place, Reject(source.name, row + 1, words)
 
 
 def _read(source: Source, fields: Fields) -> Iterator[Item]:
@@ -187,14 +179,19 @@ def _read(source: Source, fields: Fields) -> Iterator[Item]:
         return
     is_json = is_json_lines(source.path)
     with source.path.open("rb") as raw:
-        file: Any = gzip.GzipFile(fileobj=raw) if source.name.lower().endswith(".gz") else raw
+        packed = source.name.lower().endswith(".gz")
+        file: Any = gzip.GzipFile(fileobj=raw) if packed else raw
+        if reason := not_utf8(file.peek(HEAD)[:HEAD]):
+            yield 1, source.size, Reject(source.name, 1, f"the file {reason}")
+            return
         for number, line in _lines(file):
             if line is None:
                 reason = f"the line is longer than {LONGEST_LINE:,} bytes"
                 yield number, raw.tell(), Reject(source.name, number, reason)
-                continue
-            found = _from_json(line, fields) if is_json else (None, line)
-            yield number, raw.tell(), _check(source.name, number, *found)
+            elif is_json:
+                yield number, raw.tell(), _from_json(source.name, number, line, fields)
+            else:
+                yield number, raw.tell(), _check(source.name, number, [], [line], fields.text)
 
 
 def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
@@ -212,85 +209,52 @@ def _lines(file: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
         yield number, None
 
 
-class _Unfit(Exception):  # noqa: N818 - not an error of ours
-    """Why a value cannot be a text or an id, and how it begins."""
-
-
-def _from_json(line: bytes, fields: Fields) -> tuple[Any, Any]:
-    """Id and text of a line of JSON, or the reason as an ``_Unfit`` in the text's place."""
-    if not line.strip():
-        return None, b""
+def _from_json(file: str, number: int, line: bytes, fields: Fields) -> Row | Reject:
     try:
-        row = json.loads(line.decode("utf-8"))
-    except UnicodeDecodeError:
-        return None, line  # found to be invalid where all texts are checked
-    except (ValueError, RecursionError) as error:
-        return None, _Unfit(f"not JSON: {error}"[:200])
-    if not isinstance(row, dict):
-        return None, _Unfit("not a JSON object")
+        row = _object(line)
+    except Unfit as error:
+        return Reject(file, number, str(error), _start(line))
     fields.seen.update(row.keys() & {*fields.text, *fields.ids, TITLE})
-    key = next((row[name] for name in fields.ids if row.get(name) is not None), None)
-    return key, _join([row[name] for name in fields.text if row.get(name) is not None], fields)
+    keys = [row.get(name) for name in fields.ids]
+    return _check(file, number, keys, [row.get(name) for name in fields.text], fields.text)
 
 
-def _join(values: list, fields: Fields) -> Any:  # noqa: ANN401 - or what is wrong with it
-    if not values:
-        return _Unfit(f"has no {' or '.join(map(repr, fields.text))}")
-    if len(values) == 1:
-        return values[0]
-    texts = [_text(value) for value in values]
-    wrong = [text for text in texts if isinstance(text, _Unfit)]
-    return wrong[0] if wrong else " ".join(str(text) for text in texts if text)
-
-
-def _text(value: Any) -> str | _Unfit:  # noqa: ANN401 - whatever stands in a file
-    if isinstance(value, _Unfit | str):
-        return value
-    if not isinstance(value, bytes):
-        return _Unfit(f"not text but {type(value).__name__}")
+def _object(line: bytes) -> dict[str, Any]:
+    text = field_text(line)
+    if not text.strip():
+        raise Unfit(EMPTY)
     try:
-        return value.decode("utf-8")
-    except UnicodeDecodeError as error:
-        return _Unfit(f"invalid UTF-8 at byte {error.start}")
+        row = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise Unfit(f"not JSON: {error}"[:200]) from None
+    if not isinstance(row, dict):
+        raise Unfit("not a JSON object")
+    return row
 
 
-def _check(file: str, number: int, key: Any, value: Any) -> Row | Reject:  # noqa: ANN401
-    reason, text = "", _text(value)
-    if isinstance(text, _Unfit):
-        reason = str(text)
-    elif not text.strip():
-        reason = "empty"
-    else:
-        try:
-            if (size := len(text.encode("utf-8"))) > LONGEST_TEXT:
-                reason = f"too long: {size:,} bytes, at most {LONGEST_TEXT:,}"
-        except UnicodeEncodeError as error:
-            reason = f"half of a surrogate pair at character {error.start}, which UTF-8 has not"
-    if not reason:
-        found = _id(key)
-        if isinstance(found, str):
-            return Row(found or f"{file}:{number}", str(text))
-        reason = str(found)
-    return Reject(file, number, reason, _start(value))
+def _check(
+    file: str, number: int, keys: list[Any], values: list[Any], names: Sequence[str]
+) -> Row | Reject:
+    try:
+        if all(map(is_missing, values)):
+            raise Unfit(f"has no {' or '.join(map(repr, names))}")
+        text = text_of(values)
+        if not text:
+            raise Unfit(EMPTY)
+        if (size := len(text.encode("utf-8"))) > LONGEST_TEXT:
+            raise Unfit(f"too long: {size:,} bytes, at most {LONGEST_TEXT:,}")
+        key = id_of(keys)
+        if len(key) > LONGEST_TEXT:
+            raise Unfit("its id is too long")
+    except Unfit as error:
+        shown = next((value for value in values if isinstance(value, str | bytes)), "")
+        return Reject(file, number, str(error), _start(shown))
+    return Row(key or f"{file}:{number}", text)
 
 
-def _id(key: Any) -> str | _Unfit:  # noqa: ANN401 - whatever stands in a file
-    if key is None:
-        return ""
-    if isinstance(key, int) and not isinstance(key, bool):
-        # Python refuses to write out integers of thousands of digits.
-        return str(key) if key.bit_length() < 1024 else _Unfit("its id is too large a number")
-    text = _text(key)
-    if isinstance(text, _Unfit) or any("\ud800" <= letter <= "\udfff" for letter in text):
-        return _Unfit("its id is neither text nor a whole number")
-    return text if len(text) <= LONGEST_TEXT else _Unfit("its id is too long")
-
-
-def _start(value: Any) -> str:  # noqa: ANN401 - whatever stands in a file
+def _start(value: str | bytes) -> str:
     if isinstance(value, bytes):
         value = value[: 4 * SHOWN].decode("utf-8", "backslashreplace")
-    if not isinstance(value, str):
-        return ""
     return value[:SHOWN].encode("utf-8", "backslashreplace").decode("utf-8")
 
 
@@ -303,27 +267,13 @@ def _read_parquet(source: Source, fields: Fields) -> Iterator[Item]:
             raise EOFError(f"it has no column {' or '.join(fields.text)}, but {known}")
         if twice := [name for name in {*texts, *fields.ids} if columns.count(name) > 1]:
             raise EOFError(f"it has several columns {twice[0]}")
-        ids = [name for name in fields.ids if name in columns][:1]
+        ids = [name for name in fields.ids if name in columns]
         fields.seen.update((*texts, *ids, *{TITLE}.intersection(columns)))
         total, number = max(file.metadata.num_rows, 1), 0
         for batch in file.iter_batches(PARQUET_ROWS, columns=[*texts, *ids]):
-            read = {name: _values(batch.column(name)) for name in {*texts, *ids}}
-            for row in range(batch.num_rows):
+            keys = zip(*(ids_of(batch.column(name)) for name in ids), strict=True)
+            values = zip(*(values_of(batch.column(name)) for name in texts), strict=True)
+            for key, value in zip_longest(keys, values, fillvalue=()):
                 number += 1
-                values = [read[name][row] for name in texts if read[name][row] is not None]
-                key = read[ids[0]][row] if ids else None
-                place = source.size * number // total
-                yield number, place, _check(source.name, number, key, _join(values, fields))
-
-
-def _values(column: arrow.Array) -> list:
-    """Values of a column; texts as bytes, since parquet does not vouch for their UTF-8."""
-    if arrow.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    kinds = {arrow.string(): arrow.binary(), arrow.large_string(): arrow.large_binary()}
-    if column.type in kinds:
-        return column.cast(kinds[column.type]).to_pylist()
-    if arrow.types.is_integer(column.type) or column.type in kinds.values():
-        return column.to_pylist()
-    kind = str(column.type)
-    return [_Unfit(f"not text but {kind}")] * len(column)
+                item = _check(source.name, number, list(key), list(value), fields.text)
+                yield number, source.size * number // total, item

@@ -118,7 +118,7 @@ def write_shard(
     is_float = codes.dtype.kind == "f"
     # Parquet has no integers below 32 bits: a dictionary of at most 256 codes brings them to 8.
     coded = [] if is_float else ["embedding.list.element"]
-    path, partial = folder / chunk.name, folder / f"{chunk.name}.partial"
+    path, partial = folder / chunk.name, folder / f"_{chunk.name}.partial"
     try:
         with partial.open("wb") as file:
             parquet.write_table(table, file, use_dictionary=coded, compression=_packing(is_float))

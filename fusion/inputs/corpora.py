@@ -5,6 +5,7 @@ A folder is laid out as BEIR does it: ``corpus.jsonl``, ``queries.jsonl``, ``qre
 
 import logging
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -16,6 +17,7 @@ from fusion.errors import FusionError
 from fusion.inputs.hub import Document, RawData, data_from_hub, not_found
 from fusion.inputs.jsonl import read_rows
 from fusion.inputs.judgements import Qrels, read_judgements
+from fusion.inputs.records import Unfit, field_text, text_of
 from fusion.inputs.repeats import each_once, shown
 
 logger = logging.getLogger(__name__)
@@ -203,8 +205,7 @@ def _look_over(
 
 def _read_corpus(folder: Path) -> dict[str, Document]:
     path = _existing(folder / "corpus.jsonl")
-    rows = ((r["_id"], Document(str(r.get("title") or ""), r["text"])) for r in read_rows(path))
-    documents = each_once(str(path), rows)
+    documents = each_once(str(path), _documents(path))
     empty = sum(not document.whole for document in documents.values())
     if empty:
         raise FusionError(f"{folder}/corpus.jsonl has {empty} documents without any text")
@@ -215,7 +216,24 @@ def _read_corpus(folder: Path) -> dict[str, Document]:
 
 def _read_queries(folder: Path) -> dict[str, str]:
     path = _existing(folder / "queries.jsonl")
-    return each_once(str(path), ((row["_id"], row["text"]) for row in read_rows(path)))
+    return each_once(str(path), _queries(path))
+
+
+def _documents(path: Path) -> Iterator[tuple[str, Document]]:
+    for number, row in read_rows(path):
+        try:
+            document = Document(field_text(row.get("title")), field_text(row["text"]))
+        except Unfit as error:
+            raise FusionError(f"{path}:{number}: the title or text is unfit: {error}") from None
+        yield row["_id"], document
+
+
+def _queries(path: Path) -> Iterator[tuple[str, str]]:
+    for number, row in read_rows(path):
+        try:
+            yield row["_id"], text_of([row["text"]])
+        except Unfit as error:
+            raise FusionError(f"{path}:{number}: the text is unfit: {error}") from None
 
 
 def _read_qrels(folder: Path, split: str) -> Qrels:

@@ -40,6 +40,7 @@ UNLOADABLE = (
 TOKENS_PER_BATCH = {"cpu": 1024, "cuda": 65536}
 TEXTS_PER_BATCH = 8
 STATIC_BATCH = 512
+IDS_ONLY = {"return_attention_mask": False, "return_token_type_ids": False}
 
 
 class TextEncoder(Protocol):
@@ -108,10 +109,17 @@ class FrozenEncoder:
         role: Role,
         ids: Sequence[str] | None = None,
         advance: Callable[[int], object] | None = None,
+        tokens: np.ndarray | None = None,
     ) -> np.ndarray:
-        """Embed texts, batched by length; see ``TextEncoder.encode``."""
+        """Embed texts, batched by length; see ``TextEncoder.encode``.
+
+        ``tokens``, int [n], takes the length of each text before it was cut, prompt included.
+        """
         out = np.empty((len(texts), self.dim), dtype=np.float32)
-        for rows in self._batches(texts):
+        lengths = self._lengths(texts)
+        if tokens is not None and lengths is not None:
+            tokens[:] = lengths + self._prompt_length(role)
+        for rows in self._batches(len(texts), lengths):
             embeddings = self.model.encode(
                 [texts[row] for row in rows],
                 prompt=self.card.prompt(role),
@@ -124,16 +132,33 @@ class FrozenEncoder:
                 advance(len(rows))
         return out
 
-    def _batches(self, texts: Sequence[str]) -> Iterator[list[int]]:
+    @property
+    def limit(self) -> int | None:
+        """Tokens that it reads of a text, prompt included; None where it reads them all."""
         limit = self.model.max_seq_length
-        if limit is None or not np.isfinite(limit):  # static embeddings pad nothing
-            for start in range(0, len(texts), STATIC_BATCH):
-                yield list(range(start, min(start + STATIC_BATCH, len(texts))))
+        return int(limit) if limit is not None and np.isfinite(limit) else None
+
+    def _lengths(self, texts: Sequence[str]) -> np.ndarray | None:
+        """Int [n], tokens of whole texts; None for static embeddings, which pad and cut nothing."""
+        if self.limit is None:
+            return None
+        found = self.model.tokenizer(list(texts), verbose=False, **IDS_ONLY)["input_ids"]
+        return np.array([len(ids) for ids in found], dtype=np.int64)
+
+    def _prompt_length(self, role: Role) -> int:
+        prompt = self.card.prompt(role)
+        found = self.model.tokenizer(prompt, add_special_tokens=False, **IDS_ONLY)["input_ids"]
+        return len(found) if prompt else 0
+
+    def _batches(self, count: int, lengths: np.ndarray | None) -> Iterator[list[int]]:
+        limit = self.limit
+        if limit is None or lengths is None:
+            for start in range(0, count, STATIC_BATCH):
+                yield list(range(start, min(start + STATIC_BATCH, count)))
             return
-        tokens = self.model.tokenizer(list(texts), truncation=True, max_length=int(limit))
-        lengths = np.array([len(ids) for ids in tokens["input_ids"]])
         budget = TOKENS_PER_BATCH["cuda" if self.model.device.type == "cuda" else "cpu"]
-        yield from batches_by_tokens(lengths, budget, TEXTS_PER_BATCH)
+        read = np.minimum(lengths, limit)
+        yield from batches_by_tokens(read, budget, TEXTS_PER_BATCH)
 
 
 def batches_by_tokens(lengths: np.ndarray, budget: int, least: int = 1) -> Iterator[list[int]]:

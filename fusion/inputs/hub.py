@@ -9,6 +9,7 @@ from typing import NamedTuple
 from fusion.errors import FusionError
 from fusion.inputs.encoders import hub_reachable
 from fusion.inputs.judgements import Qrels, nested, relevance_of
+from fusion.inputs.records import field_text, text_of
 from fusion.inputs.repeats import each_once
 
 WIKIPEDIA = ("wikimedia/wikipedia", "20231101.en")
@@ -25,8 +26,8 @@ class Document(NamedTuple):
 
     @property
     def whole(self) -> str:
-        """What is embedded: title, a space, text."""
-        return f"{self.title} {self.text}".strip()
+        """What is embedded: title, a space, text; see ``text_of``."""
+        return text_of([self.title, self.text])
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,11 @@ def data_from_hub(name: str, split: str) -> RawData | None:
         ((str(row["query-id"]), str(row["corpus-id"])), relevance_of(row["score"], name))
         for row in judged
     )
-    documents = ((row["_id"], Document(str(row["title"] or ""), row["text"])) for row in corpus)
+    documents = ((row["_id"], Document(field_text(row["title"]), row["text"])) for row in corpus)
+    asked = ((row["_id"], text_of([row["text"]])) for row in queries)
     return RawData(
         each_once(f"corpus of {name}", documents),
-        each_once(f"queries of {name}", ((row["_id"], row["text"]) for row in queries)),
+        each_once(f"queries of {name}", asked),
         nested(each_once(f"qrels of {name}", pairs)),
     )
 

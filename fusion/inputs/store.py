@@ -8,7 +8,6 @@ shard depends on the input alone, and on one machine so does every byte of it. A
 number of threads or version of torch sums in another order: the last bits of embeddings differ.
 """
 
-import fcntl
 import hashlib
 import json
 import logging
@@ -18,15 +17,18 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from fusion.errors import FusionError
 from fusion.inputs.catalogue import Role
+from fusion.inputs.cuts import Cuts
 from fusion.inputs.encoders import TextEncoder
 from fusion.inputs.precomputed import PrecomputedEncoder
 from fusion.inputs.stored import Stored
+from fusion.locks import lock
 
 logger = logging.getLogger(__name__)
 
@@ -52,9 +54,11 @@ class Store:
 
     Attributes:
         root: The folder; ``default_root()`` unless told otherwise.
+        told: What was said of texts that are cut, each once.
     """
 
     root: Path = field(default_factory=default_root)
+    told: set[str] = field(default_factory=set, compare=False, repr=False)
 
     def embed(
         self,
@@ -94,11 +98,17 @@ class Store:
         else:
             shelf = Shelf.open(self.root, encoder, role)
             shelf.fill(encoder, texts, role)
+            self._tell(shelf.cuts(encoder.name, texts, role))
 
             def read(rows: slice) -> np.ndarray:
                 return shelf.gather(texts[rows], encoder.dim)
 
         return Stored(encoder.name, texts, encoder.dim, read)
+
+    def _tell(self, words: str) -> None:
+        if words and words not in self.told:
+            self.told.add(words)
+            logger.warning(words)
 
     def room(self, shape: tuple[int, int]) -> np.ndarray:
         """Float32 memory-mapped in a file without a name, which goes when this process does.
@@ -126,6 +136,9 @@ class Shelf:
     folder: Path
     shards: set[str]  # file names; they are opened only to be read, since a process may open few
     where: dict[bytes, tuple[str, int]]  # text hash -> shard, row
+    limit: int | None = None  # tokens that the encoder reads
+    cut: dict[bytes, int] = field(default_factory=dict)  # text hash -> tokens beyond the limit
+    silent: set[str] = field(default_factory=set)  # shards that do not know their texts' tokens
 
     @classmethod
     def open(cls, root: Path, encoder: TextEncoder, role: Role) -> "Shelf":
@@ -146,7 +159,7 @@ class Shelf:
             raise FusionError(
                 f"the store {root} cannot be written ({error.strerror}); set FUSION_CACHE"
             ) from error
-        shelf = cls(folder, set(), {})
+        shelf = cls(folder, set(), {}, getattr(encoder, "limit", None))
         shelf.refresh()
         return shelf
 
@@ -163,6 +176,26 @@ class Shelf:
             self.shards.add(path.name)
             for row, key in enumerate(records["hash"]):
                 self.where.setdefault(key.tobytes(), (path.name, row))
+            self._note_cuts(path.name, records)
+
+    def _note_cuts(self, name: str, records: np.ndarray) -> None:
+        if self.limit is None:
+            return
+        if "tokens" not in (records.dtype.names or ()):  # of an earlier version
+            self.silent.add(name)
+            return
+        for row in np.flatnonzero(records["tokens"] > self.limit):
+            self.cut[records["hash"][row].tobytes()] = int(records["tokens"][row])
+
+    def cuts(self, name: str, texts: Sequence[str], role: Role) -> str:
+        """What to say of texts, all on the shelf, that the encoder does not read to their end."""
+        if self.limit is None or not self.cut:
+            return ""
+        keys = [hash_text(text) for text in texts]
+        cuts = Cuts(name, self.limit)
+        cuts.add(self.cut.get(key, 0) for key in keys)
+        untold = any(self.where[key][0] in self.silent for key in keys) if self.silent else False
+        return cuts.words("queries" if role is Role.QUERY else "texts", untold)
 
     def fill(self, encoder: TextEncoder, texts: Sequence[str], role: Role) -> None:
         """Embed what is missing, a chunk at a time."""
@@ -176,14 +209,29 @@ class Shelf:
                 chunk = unique[start : start + CHUNK]
                 if all(hash_text(text) in self.where for text in chunk):
                     continue
-                with _alone(self.folder):
-                    for stale in self.folder.glob("partial-*"):  # of a killed process
+                with _alone(self.folder) as alone:
+                    # Of a killed process; or of a living one, where the disk has no locks.
+                    for stale in self.folder.glob("partial-*") if alone else ():
                         stale.unlink(missing_ok=True)
                     self.refresh()  # another process may have done this chunk meanwhile
                     todo = [text for text in chunk if hash_text(text) not in self.where]
                     if todo:
-                        self._write(todo, encoder.encode(todo, role, advance=bar.update))
+                        self._embed(encoder, todo, role, bar.update)
                         self.refresh()
+
+    def _embed(
+        self,
+        encoder: TextEncoder,
+        texts: Sequence[str],
+        role: Role,
+        advance: Callable[[int], object],
+    ) -> None:
+        if self.limit is None:
+            self._write(texts, encoder.encode(texts, role, advance=advance))
+            return
+        tokens = np.zeros(len(texts), dtype=np.uint32)
+        options: dict[str, Any] = {"advance": advance, "tokens": tokens}
+        self._write(texts, encoder.encode(texts, role, **options), tokens)
 
     def gather(self, texts: Sequence[str], dim: int) -> np.ndarray:
         """Read the embeddings of texts that are all on the shelf: float32 [n, dim]."""
@@ -199,11 +247,13 @@ class Shelf:
             out[rows] = mapped["embedding"][records]
         return out
 
-    def _write(self, texts: Sequence[str], embeddings: np.ndarray) -> None:
-        records = np.empty(
-            len(texts),
-            dtype=[("hash", f"V{HASH_BYTES}"), ("embedding", "<f4", (embeddings.shape[1],))],
-        )
+    def _write(
+        self, texts: Sequence[str], embeddings: np.ndarray, tokens: np.ndarray | None = None
+    ) -> None:
+        kind: list[Any] = [("hash", f"V{HASH_BYTES}"), ("embedding", "<f4", embeddings.shape[1:])]
+        records = np.empty(len(texts), kind + ([] if tokens is None else [("tokens", "<u4")]))
+        if tokens is not None:
+            records["tokens"] = tokens
         records["hash"] = np.frombuffer(
             b"".join(hash_text(text) for text in texts), dtype=f"V{HASH_BYTES}"
         )
@@ -225,11 +275,10 @@ class Shelf:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
-    """One process at a time; whatever is partial in the folder is written by the one that is."""
+def _alone(folder: Path) -> Iterator[bool]:
+    """One process at a time; False where the disk has no locks, and two may do the same work."""
     with (folder / "lock").open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)  # released with the file, also when killed
-        yield
+        yield lock(file, wait=True)
 
 
 def _checksum(path: Path) -> str:

@@ -1,6 +1,7 @@
 """Plain texts to fit on: a file, the documents of retrieval data, or the embedded default."""
 
 import hashlib
+import logging
 import os
 import re
 from collections.abc import Sequence
@@ -11,8 +12,12 @@ from fusion.errors import FusionError
 from fusion.inputs.corpora import EMBEDDED, load_documents
 from fusion.inputs.hub import Document, not_found, wikipedia_from_hub
 from fusion.inputs.jsonl import KINDS, is_json_lines, parse_object, read_lines
+from fusion.inputs.prose import LINES, WARNING, is_one_document
 from fusion.inputs.pydocs import paragraphs
+from fusion.inputs.records import Unfit, field_text, id_of, repeated, text_of
 from fusion.samples import evenly_spaced
+
+logger = logging.getLogger(__name__)
 
 _SENTENCE_ENDS = re.compile(r"(?<=[a-z0-9)\"'%\]][.!?])\s+(?=[A-Z\"'(0-9])")
 
@@ -93,7 +98,7 @@ def _load_part(name: str, max_texts: int | None) -> Texts:
 
 def _numbered(name: str, documents: list[Document]) -> Texts:
     ids = [str(row) for row in range(len(documents))]
-    return Texts(name, ids, [d.text for d in documents], [d.title for d in documents])
+    return Texts(name, ids, [text_of([d.text]) for d in documents], [d.title for d in documents])
 
 
 def read_texts(path: Path, max_texts: int | None = None) -> Texts:
@@ -112,18 +117,30 @@ def read_texts(path: Path, max_texts: int | None = None) -> Texts:
     for number, line in read_lines(path):
         if max_texts is not None and len(texts) >= max_texts:
             break
-        row = parse_object(path, number, line) if is_json else {"text": line}
-        text = row.get("text")
-        if not isinstance(text, str):
-            raise FusionError(f"{path}:{number} has no string 'text'")
-        if text.strip():
-            ids.append(str(row.get("_id", row.get("id", number))))
-            texts.append(text.strip())
-            title = row.get("title")
-            titles.append(title.strip() if isinstance(title, str) else "")
+        key, text, title = _parse_row(path, number, line, is_json)
+        if text:
+            ids.append(key or str(number))
+            texts.append(text)
+            titles.append(title)
     if not texts:
         raise FusionError(f"{path} holds no text")
+    if words := repeated(ids):
+        logger.warning("%s: %s", path, words)
+    if not is_json and is_one_document(texts[:LINES]):
+        logger.warning(WARNING, path)
     return Texts(path.name, ids, texts, titles)
+
+
+def _parse_row(path: Path, number: int, line: str, is_json: bool) -> tuple[str, str, str]:
+    """Id (empty where there is none), text and title of a line."""
+    row = parse_object(path, number, line) if is_json else {"text": line}
+    if not isinstance(row.get("text"), str):
+        raise FusionError(f"{path}:{number} has no string 'text'")
+    try:
+        key = id_of([row.get("_id"), row.get("id")])
+        return key, text_of([row["text"]]), field_text(row.get("title")).strip()
+    except Unfit as error:
+        raise FusionError(f"{path}:{number}: title, text or id is unfit: {error}") from None
 
 
 def pseudo_queries(

@@ -11,7 +11,7 @@ import json
 import math
 import shutil
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path, PureWindowsPath
 from typing import Any
@@ -147,6 +147,8 @@ class FusedEncoder(InputModule):
         self.scales = nn.Parameter(torch.tensor(scales), requires_grad=False)
         self.encoders: Any = nn.ModuleList(encoders)
         self.shared = SharedTokens.find(encoders, settings)
+        # Called with an encoder's place and how many tokens each text has, those cut off too.
+        self.hear: Callable[[int, list[int]], None] | None = None
 
     @property
     def tokenizer(self) -> Any:  # type: ignore[override]  # noqa: ANN401 - any library's
@@ -212,10 +214,12 @@ class FusedEncoder(InputModule):
     def _features(self, texts: list[str], prompts: list[str], options: dict) -> dict[str, Any]:
         found: dict[int, dict[str, Any]] = {}
         for group in () if options.get("processing_kwargs") else self.shared:
-            found |= group.features(texts, prompts)
+            found |= group.features(texts, prompts, self.hear)
         for row, encoder in enumerate(self.encoders):
             if row not in found:
                 found[row] = encoder[0].preprocess(texts, prompt=prompts[row], **options)
+                if self.hear and (lengths := _lengths(found[row], encoder.tokenizer)):
+                    self.hear(row, lengths)
         return {
             f"{key}.{row}" if row else key: value
             for row in sorted(found)
@@ -524,19 +528,27 @@ class SharedTokens:
                 return False
         return True
 
-    def features(self, texts: Sequence[str], prompts: Sequence[str]) -> dict[int, dict[str, Any]]:
+    def features(
+        self,
+        texts: Sequence[str],
+        prompts: Sequence[str],
+        hear: Callable[[int, list[int]], None] | None = None,
+    ) -> dict[int, dict[str, Any]]:
         """Features by the encoder's place; encoders with equal prompts share their tensors."""
         tokenizer = next(iter(self.members.values())).tokenizer
         limits = {row: int(encoder.max_seq_length or 0) for row, encoder in self.members.items()}
         plain = {"add_special_tokens": False, "return_attention_mask": False}
         bodies = tokenizer(list(texts), truncation=True, max_length=max(limits.values()), **plain)
+        whole = _lengths(bodies) if hear else []
         first, last = tokenizer("")["input_ids"]
         made: dict[tuple[str, int], dict[str, Any]] = {}
         for row, limit in limits.items():
             key = (prompts[row], limit)
+            lead = tokenizer(prompts[row], **plain)["input_ids"] if prompts[row] else []
+            if hear:
+                hear(row, [2 + len(lead) + length for length in whole])
             if key in made:
                 continue
-            lead = tokenizer(prompts[row], **plain)["input_ids"] if prompts[row] else []
             rows = [[first, *(lead + ids)[: limit - 2], last] for ids in bodies["input_ids"]]
             width = max(map(len, rows))
             filled = [ids + [tokenizer.pad_token_id] * (width - len(ids)) for ids in rows]
@@ -549,6 +561,15 @@ class SharedTokens:
             names = [name for name in tokenizer.model_input_names if name in tensors]
             made[key] = {name: tensors[name] for name in names} | {"modality": "text"}
         return {row: made[prompts[row], limit] for row, limit in limits.items()}
+
+
+def _lengths(tokens: Any, tokenizer: Any = None) -> list[int]:  # noqa: ANN401 - any library's
+    """Tokens of each text, those cut off too; nothing where the tokenizer does not say."""
+    special = tokenizer.num_special_tokens_to_add() if tokenizer else 0  # in each part anew
+    return [
+        sum(part.attention_mask) + sum(sum(o.attention_mask) - special for o in part.overflowing)
+        for part in getattr(tokens, "encodings", None) or []
+    ]
 
 
 def _token_rules(encoder: SentenceTransformer) -> str | None:

@@ -20,8 +20,8 @@ def error_bounds(dims: tuple[int, ...], double: bool = False) -> tuple[list[floa
     whose difference is the product S and whose sum A is at most |x||y|: no partial sum is larger
     than (A + |S|) / 2, and an addition errs by one unit of its result (Higham, Accuracy and
     Stability of Numerical Algorithms, section 4.2). The products themselves err by one unit of A.
-    So the cosine s errs by at most n (1 + |s|) / 2 + 1 units, and by half a unit more for each term that is
-    summed in float32 for a norm. Nearly nothing of that is left where both are ``double``.
+    So the cosine s errs by at most n (1 + |s|) / 2 + 1 units, and by half a unit more for each term
+    that is summed in float32 for a norm. Nearly nothing is left where both are ``double``.
     """
     scale = UNIT * SECOND_ORDER
     if double:
