@@ -32,6 +32,7 @@ def test_codes_are_on_one_grid_whatever_they_are_made_with(model, precision, dim
     options = {"precision": precision, "truncate_dim": dim, "batch_size": 1}
     together = model.encode(TEXTS, **options)
     assert together.dtype == (np.int8 if precision in ("int8", "binary") else np.uint8)
+    assert model.encode([], precision=precision).dtype == together.dtype
     for row, text in enumerate(TEXTS):  # a plain model calibrates per call; a single text raises
         np.testing.assert_array_equal(model.encode(text, **options), together[row])
     floats = model.encode(TEXTS, truncate_dim=dim, batch_size=1)
@@ -95,9 +96,9 @@ def test_codes_that_a_model_has_not(model, folder):
 def test_half_precision_is_that_of_bulk_encoding(model, dim):
     found = model.encode(TEXTS, precision="float16", truncate_dim=dim)
     floats = model.encode(TEXTS, truncate_dim=dim)
-    right = PlainCoder(model, "float16", dim).encode(floats)
-    np.testing.assert_array_equal(found, right, strict=True)
-    assert found.dtype == np.float16
+    np.testing.assert_array_equal(found, floats.astype(np.float16), strict=True)
+    of_bulk = PlainCoder(model, "float16", dim).encode(floats)
+    np.testing.assert_array_equal(found, of_bulk, strict=True)
     one = model.encode(TEXTS[0], precision="float16", truncate_dim=dim, convert_to_tensor=True)
     assert one.dtype == torch.float16
     assert one.shape == (dim,)

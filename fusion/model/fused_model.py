@@ -54,7 +54,7 @@ class FusedModel(SentenceTransformer):
         if precision in FLOATS:
             return vectors.astype(precision)
         if not vectors.size:
-            return vectors.astype(np.uint8)
+            return vectors.astype(np.int8 if precision in ("int8", "binary") else np.uint8)
         rows = np.atleast_2d(np.asarray(vectors, dtype=np.float32))  # (n, d)
         ranges = self.quantization_ranges(precision, rows.shape[1])
         kind: Any = precision
