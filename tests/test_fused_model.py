@@ -120,5 +120,7 @@ def test_embeddings_made_elsewhere_become_the_models_vectors(model, dim):
     np.testing.assert_allclose(found, model.encode_query(TEXTS, truncate_dim=dim), atol=1e-5)
     with pytest.raises(ValueError, match=r"4 embeddings .* 5 encoders"):
         model.fuse(blocks[:4])
-    with pytest.raises(ValueError, match=r"of tiny-e5 .* \[n, 8\], not \[5, 7\]"):
+    with pytest.raises(ValueError, match=r"of tiny-e5 must be \[5, 8\], not \[5, 7\]"):
         model.fuse([blocks[0], blocks[1][:, :7], *blocks[2:]])
+    with pytest.raises(ValueError, match=r"of tiny-e5 must be \[5, 8\], not \[4, 8\]"):
+        model.fuse([blocks[0], blocks[1][:4], *blocks[2:]])

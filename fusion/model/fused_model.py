@@ -122,9 +122,10 @@ class FusedModel(SentenceTransformer):
         if len(blocks) != len(entries):
             raise ValueError(f"{len(blocks)} embeddings for the model's {len(entries)} encoders")
         for entry, block in zip(entries, blocks, strict=True):
-            if np.ndim(block) != 2 or np.shape(block)[1] != entry.dim:
+            shape = (len(blocks[0]), entry.dim)
+            if np.shape(block) != shape:
                 raise ValueError(
-                    f"embeddings of {entry.name} must be [n, {entry.dim}], not {[*np.shape(block)]}"
+                    f"embeddings of {entry.name} must be {[*shape]}, not {[*np.shape(block)]}"
                 )
         with torch.inference_mode():
             tensors = [torch.as_tensor(block, device=self.device) for block in blocks]

@@ -1,6 +1,6 @@
 """The model's codes, which live in ``fusion.space.codes``.
 
-This file alone stays behind: in an exported folder ``shelf.py`` is that room's own file.
+This file stays behind: in an exported folder ``shelf.py`` is that room's own file.
 """
 
 from fusion.space.codes.shelf import Codebook, FusionError, take_from_shelf

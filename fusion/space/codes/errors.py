@@ -1,6 +1,6 @@
 """The error of codes that cannot be had.
 
-This file alone stays behind: in an exported folder ``errors.py`` is ``fusion/errors.py`` itself.
+This file stays behind: in an exported folder ``errors.py`` is ``fusion/errors.py`` itself.
 """
 
 from fusion.errors import FusionError
