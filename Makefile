@@ -2,22 +2,29 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
+# One environment, laid out in two steps: what the demo needs, and what the tests need besides.
+SMALL := $(VENV)/.ready-demo
 READY := $(VENV)/.ready
+INSTALL := $(BIN)/pip install --quiet --constraint constraints-cpu.txt --editable
 DEMO := runs/demo
 
 # What reads and writes other libraries' formats, trains, and speaks their interfaces.
 OLDEST := .venv-oldest
 OLDEST_TESTS := $(patsubst %,tests/test_%.py,bulk_job bulk_reader compressors doors encoders folder \
-	report store training)
+	report store training travelling)
 
 .PHONY: demo test soak lint types notebooks real-data oldest audit clean
 
-$(READY): pyproject.toml constraints-cpu.txt
+$(SMALL): pyproject.toml constraints-cpu.txt
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints-cpu.txt --editable '.[embedded,bulk,ray,clients,dev]'
+	$(INSTALL) '.[train,embedded]'
+	touch $(SMALL)
+
+$(READY): $(SMALL)
+	$(INSTALL) '.[train,embedded,bulk,ray,clients,dev]'
 	touch $(READY)
 
-demo: $(READY)  ## Train on docstrings with two real encoders, evaluate, print the table
+demo: $(SMALL)  ## Train on docstrings with two real encoders, evaluate, print the table
 	$(BIN)/python -m fusion.train --encoders minilm,wordllama --weights auto --texts pydocs \
 		--max-texts 3000 --output $(DEMO) --overwrite
 	$(BIN)/python -m fusion.evaluate $(DEMO) --data pydocs --output $(DEMO)-results --overwrite
@@ -45,7 +52,7 @@ $(OLDEST)/.ready: pyproject.toml constraints-cpu.txt .ci/oldest.py
 	$(PYTHON) -m venv $(OLDEST)
 	$(PYTHON) .ci/oldest.py > $(OLDEST)/bounds.txt
 	$(OLDEST)/bin/pip install --quiet --constraint constraints-cpu.txt \
-		--constraint $(OLDEST)/bounds.txt --editable '.[embedded,bulk,dev]'
+		--constraint $(OLDEST)/bounds.txt --editable '.[train,embedded,bulk,dev]'
 	touch $(OLDEST)/.ready
 
 oldest: $(OLDEST)/.ready  ## The lower bounds of pyproject.toml, installed and tested

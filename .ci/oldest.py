@@ -1,7 +1,7 @@
 """Print pip constraints that hold every dependency at its lower bound in pyproject.toml.
 
 python .ci/oldest.py > oldest.txt
-pip install --constraint oldest.txt --editable '.[bulk,dev]'
+pip install --constraint oldest.txt --editable '.[train,embedded,bulk,dev]'
 """
 
 import re

@@ -38,13 +38,8 @@ from sentence_transformers.base.modules import Dense, Normalize
 
 import fusion
 from fusion.inputs.texts import load_texts
-from fusion.model.modeling_fusion import (
-    CPU_ROWS,
-    PROMPTS,
-    EncoderEntry,
-    FusedEncoder,
-    FusionSettings,
-)
+from fusion.model.fused_encoder import CPU_ROWS, FusedEncoder
+from fusion.model.settings import PROMPTS, EncoderEntry, FusionSettings
 
 RESULTS = Path(__file__).parent / "results"
 SEARCH = "Represent this sentence for searching relevant passages: "

@@ -8,6 +8,14 @@ class FusionError(Exception):
     """
 
 
+class MissingExtraError(FusionError, ImportError):
+    """A library is not installed that one of the extras in ``pyproject.toml`` brings."""
+
+    def __init__(self, purpose: str, extra: str) -> None:
+        """``purpose`` says what cannot be done without it."""
+        super().__init__(f"{purpose}: pip install -e '.[{extra}]'")
+
+
 def one_line(error: BaseException) -> str:
     """What an error says, on one line; its kind where it says nothing."""
     return " ".join(str(error).split()) or type(error).__name__

@@ -92,7 +92,7 @@ def _is_model(path: Path) -> bool:
 
     if not path.is_dir() or (path / CONFIG).is_file():
         return False
-    from fusion.model.modeling_fusion import CONFIG as MODEL_CONFIG
+    from fusion.model.settings import CONFIG as MODEL_CONFIG
 
     return (path / MODEL_CONFIG).is_file()
 

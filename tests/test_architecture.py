@@ -20,12 +20,13 @@ FLOORS = {  # what each room may know of the package, besides itself
 GROUND = {"errors", "environment", "locks", "output", "samples"}  # that every room stands on
 HEAVY = {  # library -> the only files that may import it
     "sentence_transformers": {"inputs/encoders.py", "model/*"},
-    "lightning": {"space/training.py", "space/keeping.py"},
+    "lightning": {"space/lightning.py"},
     "triton": {"search/triton_kernel.py"},
     "datasets": {"inputs/hub.py"},
     "pyarrow": {"bulk/*"},
     "ray": {"bulk/ray_engine.py"},
     "matplotlib": {"measure/report.py"},
+    "sklearn": set(),  # sentence-transformers brings it, and pydocs reads its docstrings
     "mteb": set(),
     "beir": set(),
 }
@@ -36,8 +37,10 @@ def imported(path: Path) -> set[str]:
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and node.module:
-            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            room = path.relative_to(PACKAGE.parent).parts[: -node.level] if node.level else ()
+            module = ".".join([*room, *filter(None, [node.module])])
+            names |= {f"{module}.{alias.name}" for alias in node.names}
     return names
 
 

@@ -255,8 +255,8 @@ def test_a_job_below_its_input_is_gone_on_with(model, tmp_path):
 def test_missing_pyarrow_names_the_extra():
     code = "import sys; sys.modules['pyarrow'] = None; import fusion.bulk.arrow"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
-    assert "ImportError: " in done.stderr
-    assert "pip install 'fusion-embeddings[bulk]'" in done.stderr
+    assert "MissingExtraError: " in done.stderr
+    assert "pip install -e '.[bulk]'" in done.stderr
 
 
 def test_missing_ray_names_the_extra(model, source, tmp_path, capsys, monkeypatch):
@@ -265,5 +265,5 @@ def test_missing_ray_names_the_extra(model, source, tmp_path, capsys, monkeypatc
     options = ["--input", str(source), "--output", str(tmp_path / "out"), "--engine", "ray"]
     assert encode.main([str(model), *options]) == 1
     [line] = capsys.readouterr().err.splitlines()
-    assert line == "error: --engine ray is Ray Data: pip install 'fusion-embeddings[ray]'"
+    assert line == "error: --engine ray is Ray Data: pip install -e '.[ray]'"
     assert not (tmp_path / "out").exists()

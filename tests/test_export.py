@@ -10,8 +10,8 @@ from tiny_runs import build_tiny_run
 from fusion.errors import FusionError
 from fusion.export import main
 from fusion.model.check import TEXTS, check_model
+from fusion.model.files import seal
 from fusion.model.folder import export, load
-from fusion.model.modeling_fusion import seal
 from fusion.run import Run
 from fusion.space.compressors import PCA
 

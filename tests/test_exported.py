@@ -10,7 +10,7 @@ from fusion.evaluate import main
 from fusion.inputs.corpora import load_data
 from fusion.measure.sweep import Space, measure
 from fusion.model.folder import export, load
-from fusion.model.modeling_fusion import CODEBOOKS
+from fusion.model.fused_model import CODEBOOKS
 from fusion.space.codes import Codebook
 
 

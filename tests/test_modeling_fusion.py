@@ -10,7 +10,9 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from tiny_runs import DIMS, TEXTS, build_tiny_run, expected, many
 
 from fusion.model.folder import build_model, export, load
-from fusion.model.modeling_fusion import CPU_ROWS, FusedEncoder, FusedHead, SharedTokens
+from fusion.model.fused_encoder import CPU_ROWS
+from fusion.model.modeling_fusion import FusedEncoder, FusedHead
+from fusion.model.shared_tokens import SharedTokens
 
 
 @pytest.fixture(scope="module")
@@ -89,12 +91,12 @@ def test_a_cpu_takes_a_batch_in_bites_of_its_own_width(model, monkeypatch):
         return whole(encoder, features, *args, **kwargs)
 
     monkeypatch.setattr(type(tiny), "forward", watched)
-    monkeypatch.setattr("fusion.model.modeling_fusion.CPU_TOKENS", 0)
+    monkeypatch.setattr("fusion.model.fused_encoder.CPU_TOKENS", 0)
     bitten = model.encode(texts, batch_size=100)
     counts, widths = zip(*shapes, strict=True)
     assert counts == (CPU_ROWS, CPU_ROWS, CPU_ROWS, 1)
     assert widths[0] > max(widths[1:])  # sorted by length: only one pays for the long text
-    monkeypatch.setattr("fusion.model.modeling_fusion.CPU_ROWS", 1000)
+    monkeypatch.setattr("fusion.model.fused_encoder.CPU_ROWS", 1000)
     np.testing.assert_allclose(bitten, model.encode(texts, batch_size=100), atol=1e-6)
     assert len(shapes) == len(counts) + 1  # one bite
 
@@ -285,42 +287,6 @@ def test_a_width_that_cannot_be_is_an_error(folder, model, dim):
 def test_no_token_embeddings(model):
     with pytest.raises(ValueError, match="no token embeddings"):
         model.encode(TEXTS, output_value="token_embeddings")
-
-
-@pytest.mark.parametrize("precision", ["int8", "uint8", "int4", "binary", "ubinary"])
-@pytest.mark.parametrize("dim", [8, 24])
-def test_codes_are_on_one_grid_whatever_they_are_made_with(model, precision, dim):
-    options = {"precision": precision, "truncate_dim": dim, "batch_size": 1}
-    together = model.encode(TEXTS, **options)
-    assert together.dtype == (np.int8 if precision in ("int8", "binary") else np.uint8)
-    for row, text in enumerate(TEXTS):  # a plain model calibrates per call; a single text raises
-        np.testing.assert_array_equal(model.encode(text, **options), together[row])
-    floats = model.encode(TEXTS, truncate_dim=dim, batch_size=1)
-    decoded = model.dequantize(together, precision, dim)
-    least = {"int8": 0.999, "uint8": 0.999, "int4": 0.95, "binary": 0.6, "ubinary": 0.6}
-    assert (floats * decoded).sum(axis=1).min() > least[precision]
-
-
-def test_integer_dot_products_are_float_ones_times_a_constant(model):
-    texts = many(60)
-    floats, codes = (model.encode(texts, precision=p) for p in ("float32", "int8"))
-    products = codes.astype(np.int32) @ codes.astype(np.int32).T
-    low, high = model[0].ranges["int8.24"]
-    step = (high[0] - low[0]) / 255
-    np.testing.assert_allclose(products * step**2, floats @ floats.T, atol=0.03)
-
-
-def test_codes_of_an_untrained_width_use_the_next_wider_grid(model):
-    with pytest.warns(UserWarning, match="width 12"):
-        codes = model.encode(many(60), precision="int8", truncate_dim=12)
-    floats = model.encode(many(60), truncate_dim=12)
-    assert (floats * model.dequantize(codes, "int8", 12)).sum(axis=1).min() > 0.99
-
-
-def test_tensors_of_codes_and_an_unknown_precision(model):
-    assert model.encode(TEXTS, precision="int8", convert_to_tensor=True).dtype == torch.int8
-    with pytest.raises(ValueError, match="precision 'int3' is unknown"):
-        model.encode(TEXTS, precision="int3")
 
 
 def test_empty_input_and_empty_text(model):

@@ -32,8 +32,6 @@ class PlainCoder:
 
     def encode(self, vectors: np.ndarray) -> np.ndarray:
         """Codes [n, items] of float32 [n, d]."""
-        if self.precision in ("float32", "float16"):
-            return vectors.astype(self.precision)
         codes = np.asarray(self.model.quantize(vectors.astype(np.float32), self.precision))
         return codes.astype(self.list_of, copy=False)
 

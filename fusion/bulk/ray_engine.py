@@ -35,7 +35,7 @@ from fusion.bulk.encoder import (
 )
 from fusion.bulk.engine import Encoded
 from fusion.bulk.shards import Chunk
-from fusion.errors import FusionError
+from fusion.errors import FusionError, MissingExtraError
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would send a report over the network
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # our own errors say what is wrong
@@ -46,7 +46,7 @@ try:
     from ray.data.block import BlockMetadata
     from ray.data.datasource import Datasource, ReadTask
 except ImportError as error:
-    raise ImportError("--engine ray is Ray Data: pip install 'fusion-embeddings[ray]'") from error
+    raise MissingExtraError("--engine ray is Ray Data", "ray") from error
 
 AHEAD = 4  # chunks under way for each actor: one is encoded, the others travel
 DEATHS = 3  # of processes over the same chunk: Ray itself would try for ever

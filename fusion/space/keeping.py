@@ -9,9 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import lightning
-from lightning.pytorch.callbacks import Callback
-from lightning.pytorch.plugins.io import TorchCheckpointIO
+from fusion.space.lightning import Callback, TorchCheckpointIO, lightning
 
 _log = logging.getLogger(__name__)
 

@@ -10,12 +10,8 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
-import lightning
 import numpy as np
 import torch
-from lightning.fabric.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
-from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor
 
 from fusion.errors import FusionError
@@ -24,6 +20,14 @@ from fusion.space.compressors import PCA, HeadCompressor
 from fusion.space.distributed import gather_rows, is_first
 from fusion.space.head import FusionHead
 from fusion.space.keeping import Metrics, WholeCheckpoints, are_whole, interruptible, quiet
+from fusion.space.lightning import (
+    Callback,
+    EarlyStopping,
+    MisconfigurationException,
+    ModelCheckpoint,
+    OptimizerLRSchedulerConfig,
+    lightning,
+)
 from fusion.space.losses import LOSSES, NeighbourKL
 from fusion.space.plan import Plan, accelerator, device_count, make_plan
 from fusion.space.recipe import RECIPES, TrainConfig, check_dims

@@ -16,12 +16,12 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from fusion.errors import FusionError
-from fusion.space.codes.grids import gaussian_levels, nearest_level
-from fusion.space.codes.packing import ROWS_AT_ONCE, pack, unpack
-from fusion.space.codes.precision import Part, Precision
-from fusion.space.codes.rotation import fitted_rotation, random_rotation
-from fusion.space.codes.trellis import (
+from .errors import FusionError
+from .grids import gaussian_levels, nearest_level
+from .packing import ROWS_AT_ONCE, pack, unpack
+from .precision import Part, Precision
+from .rotation import fitted_rotation, random_rotation
+from .trellis import (
     LEAST_BITS,
     SHORT_STATES,
     states_of,

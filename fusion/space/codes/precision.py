@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from fusion.space.codes.packing import packed_bytes
+from .packing import packed_bytes
 
 LEADING = 8  # an eighth of the coordinates, the first, has one bit more in binary+ and int2+
 BITS = {"float32": 32, "float16": 16, "int8": 8, "int4": 4, "int3": 3, "int2": 2, "binary": 1}

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fusion.space.codes.grids import gaussian_levels, nearest_level
+from .grids import gaussian_levels, nearest_level
 
 FITTING_ROWS = 8192  # more rows move a rotation of a thousand axes no further
 FITTING_STEPS = 20  # the error falls by less than a thousandth a step from here on

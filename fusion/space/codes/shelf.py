@@ -9,12 +9,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
-from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save
+from safetensors import SafetensorError
+from safetensors.numpy import load, save
 
-from fusion.errors import FusionError
-from fusion.space.codes.codebook import TENSORS, Codebook
-from fusion.space.codes.precision import Precision
+from .codebook import TENSORS, Codebook
+from .errors import FusionError
+from .precision import Precision
 
 INTEGERS = tuple(precision for precision in Precision if not precision.is_float)
 
@@ -52,21 +52,38 @@ def load_from_shelf(path: str | Path, precision: Precision | str, dim: int) -> C
         FusionError: the file cannot be read, or has no such book.
     """
     precision = Precision(precision)
+    try:
+        shelf = b"" if precision.is_float else Path(path).read_bytes()
+    except OSError as error:
+        raise _damaged(path, error) from error
+    return take_from_shelf(shelf, precision, dim, name=path)
+
+
+def take_from_shelf(
+    shelf: bytes, precision: Precision | str, dim: int, *, name: str | Path
+) -> Codebook:
+    """As ``load_from_shelf``, of what ``fit_shelf`` gave; errors call it by ``name``."""
+    precision = Precision(precision)
     if precision.is_float:
         return Codebook.fit(np.ones((1, dim), np.float32), precision)
     try:
-        with safe_open(path, framework="np") as file:
-            books = json.loads((file.metadata() or {})["codebooks"])
-            entry = books.get(_title(precision, dim))
-            if entry is not None:
-                tensors = {name: file.get_tensor(entry["tensors"][name]) for name in TENSORS}
-                return Codebook.restore(entry["about"], tensors)
-    except (SafetensorError, OSError, KeyError, TypeError, ValueError) as error:
-        raise FusionError(f"{path}: no intact codebooks ({error}); export again") from None
+        tensors = load(shelf)  # checks all that stands before the metadata is taken out
+        header = json.loads(shelf[8 : 8 + int.from_bytes(shelf[:8], "little")])
+        books = json.loads(header["__metadata__"]["codebooks"])
+        entry = books.get(_title(precision, dim))
+        if entry is not None:
+            own = {name: tensors[entry["tensors"][name]] for name in TENSORS}
+            return Codebook.restore(entry["about"], own)
+    except (SafetensorError, KeyError, TypeError, ValueError) as error:
+        raise _damaged(name, error) from error
     widths = sorted({int(title.split(".")[0]) for title in books})
     raise FusionError(
-        f"{path}: no codes of width {dim}; choose among {', '.join(map(str, widths))}"
+        f"{name}: no codes of width {dim}; choose among {', '.join(map(str, widths))}"
     )
+
+
+def _damaged(name: str | Path, error: Exception) -> FusionError:
+    return FusionError(f"{name}: no intact codebooks ({error}); export again")
 
 
 def _title(precision: Precision, dim: int) -> str:

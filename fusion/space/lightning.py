@@ -1,0 +1,22 @@
+"""The door to Lightning, which is an extra and takes seconds to import."""
+
+from fusion.errors import MissingExtraError
+
+try:
+    import lightning
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+    from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+    from lightning.pytorch.plugins.io import TorchCheckpointIO
+    from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
+except ImportError as error:
+    raise MissingExtraError("training runs on Lightning", "train") from error
+
+__all__ = [
+    "Callback",
+    "EarlyStopping",
+    "MisconfigurationException",
+    "ModelCheckpoint",
+    "OptimizerLRSchedulerConfig",
+    "TorchCheckpointIO",
+    "lightning",
+]
