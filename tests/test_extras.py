@@ -67,7 +67,7 @@ def test_loading_encoding_and_exporting_need_no_extra_of_training(flags, texts, 
     assert train.main([*flags, "--output", str(run)]) == 0
     done = bare(USE, run, texts, tmp_path)
     assert done.returncode == 0, done.stderr
-    manifest = json.loads((tmp_path / "shards" / "manifest.json").read_text(encoding="utf-8"))
+    manifest = json.loads((tmp_path / "shards" / "_manifest.json").read_text(encoding="utf-8"))
     assert manifest
 
 

@@ -70,7 +70,7 @@ def stopped_at_the_end(embeddings, folder, monkeypatch, where):
 def test_without_the_best_checkpoint_the_last_is_not_gone_on_with(
     embeddings, tmp_path, monkeypatch
 ):
-    left = stopped_at_the_end(embeddings, tmp_path, monkeypatch, "_best_head")
+    left = stopped_at_the_end(embeddings, tmp_path, monkeypatch, "_keep")
     assert left == {"best.ckpt", "last.ckpt"}
     (tmp_path / "checkpoints" / "best.ckpt").unlink()
     resumed = fit_head(embeddings, SMALL, DIMS, folder=tmp_path, resume=True)

@@ -139,7 +139,8 @@ def test_the_linear_head_starts_as_pca_and_improves_on_it(embeddings, tmp_path):
     assert losses[1] < 0.995 * losses[0]
 
 
-def test_late_columns_go_a_shorter_way(embeddings):
+def test_late_columns_go_a_shorter_way(embeddings, monkeypatch):
+    monkeypatch.setattr("fusion.space.training.SHARES", ())  # all the way, whatever it is worth
     step = {"epochs": 1, "batch_size": 512, "schedule": "constant", "lr": 0.01, "adam_eps": 1e-12}
     for pace in (0.0, 1.0):
         config = TrainConfig.of("fusion", pace=pace, keep_start=0.0, **step)
@@ -152,7 +153,8 @@ def test_late_columns_go_a_shorter_way(embeddings):
         )
 
 
-def test_a_share_of_the_start_is_kept(embeddings):
+def test_a_share_of_the_start_is_kept(embeddings, monkeypatch):
+    monkeypatch.setattr("fusion.space.training.SHARES", ())  # no more than is asked for
     settings = {"steps": 5, "batch_size": 64}
     kept, learned = (
         fit_head(embeddings, TrainConfig.of("fusion", keep_start=share, **settings), DIMS)

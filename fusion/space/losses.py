@@ -8,7 +8,7 @@ first and the segment sees one matrix product.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,21 +39,24 @@ class NestedLoss(ABC):
         with torch.autocast(student.device.type, enabled=False):
             with torch.no_grad():
                 texts = len(teacher) - queries
-                level = self.level(cosines(_at_least_float32(teacher), texts))
+                level = self.level(cosines(_at_least_float32(teacher), texts), queries)
             return _NestedGram.apply(_at_least_float32(student), texts, tuple(dims), level)
 
     @abstractmethod
-    def level(self, target: Tensor) -> Level:
-        """The loss of one width against the teacher's cosines ``[n, t]``; queries follow texts."""
+    def level(self, target: Tensor, queries: int) -> Level:
+        """The loss of one width against the teacher's cosines ``[n, t]``.
+
+        The last rows are queries; of those before them row i is text i, one of the t.
+        """
 
 
 @dataclass(frozen=True)
 class GramMSE(NestedLoss):
     """Mean squared difference of the off-diagonal cosines: the paper's loss."""
 
-    def level(self, target: Tensor) -> Level:
+    def level(self, target: Tensor, queries: int) -> Level:
         """The loss of one width against the teacher's cosines ``[n, n]``; no queries."""
-        if target.shape[1] < len(target):
+        if queries:
             raise ValueError("the loss mse compares texts only; queries need the loss kl")
         pairs = max(len(target) * (len(target) - 1), 1)
 
@@ -92,19 +95,19 @@ class NeighbourKL(NestedLoss):
         if self.spread < 0:
             raise ValueError(f"spread must be 0 or more, got {self.spread}")
 
-    def level(self, target: Tensor) -> Level:
+    def level(self, target: Tensor, queries: int) -> Level:
         """The loss of one width against the teacher's cosines ``[n, t]``; queries follow texts."""
-        (n, t), widest = target.shape, self.student_temperature or self.temperature
-        log_wanted = _log_neighbours(target, self.temperature)  # (n, t)
+        texts, widest = len(target) - queries, self.student_temperature or self.temperature
+        log_wanted = _log_neighbours(target, self.temperature, texts)  # (n, t)
         wanted = log_wanted.exp()  # (n, t)
-        row = target.new_full((n, 1), 1 / t)  # (n, 1), texts and queries: a mean of each
-        row[t:] = 1 / max(n - t, 1)
+        row = target.new_full((len(target), 1), 1 / texts)  # (n, 1), a mean of texts, of queries
+        row[texts:] = 1 / max(queries, 1)
         weighted = wanted * row  # (n, t)
         surprise = (weighted * log_wanted).sum()
 
         def kl(cosines: Tensor, share: float) -> tuple[Tensor, Tensor]:
             temperature = widest / share**self.spread
-            log_given = _log_neighbours(cosines, temperature)  # (n, t)
+            log_given = _log_neighbours(cosines, temperature, texts)  # (n, t)
             value = surprise - torch.dot(weighted.view(-1), log_given.view(-1))
             return value, log_given.exp_().mul_(row).sub_(weighted).div_(temperature)
 
@@ -141,10 +144,27 @@ def _inverse_norms(squares: Tensor) -> Tensor:
     return torch.where(squares > 0, squares.rsqrt(), 0)
 
 
-def _log_neighbours(similarities: Tensor, temperature: float) -> Tensor:
-    """Log-probabilities ``[n, t]`` over the other texts."""
+def nested_cosines(rows: Tensor, texts: Tensor, dims: Sequence[int]) -> Iterator[Tensor]:
+    """Cosines ``[n, t]`` of rows ``[n, d]`` with texts ``[t, d]``, width by width; no gradient.
+
+    Each is lent until the next is asked for.
+    """
+    gram, cosines = rows.new_zeros(len(rows), len(texts)), rows.new_empty(len(rows), len(texts))
+    squares, start = [rows.new_zeros(len(side)) for side in (rows, texts)], 0
+    for stop in dims:
+        for total, side in zip(squares, (rows, texts), strict=True):
+            total += side[:, start:stop].square().sum(dim=1)
+        gram.addmm_(rows[:, start:stop], texts[:, start:stop].T)
+        inverses = [_inverse_norms(total) for total in squares]  # (n,), (t,)
+        yield torch.mul(gram, inverses[0][:, None], out=cosines).mul_(inverses[1])
+        start = stop
+
+
+def _log_neighbours(similarities: Tensor, temperature: float, texts: int) -> Tensor:
+    """Log-probabilities ``[n, t]`` over the texts, of which row i of so many is text i itself."""
+    scaled = similarities / temperature  # (n, t)
     # Finite, because 0 * -inf is NaN; exp of it is 0 all the same.
-    scaled = (similarities / temperature).fill_diagonal_(-1e9)  # (n, t)
+    scaled[:texts].fill_diagonal_(-1e9)
     return torch.log_softmax(scaled, dim=1)
 
 

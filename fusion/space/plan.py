@@ -15,6 +15,8 @@ from fusion.space.recipe import TrainConfig
 
 WHERE = ("device", "devices", "nodes", "strategy")
 """Settings of where a training runs: it may move to other machines and go on there."""
+JUDGED = "held-back texts among all"
+"""What the least loss is of, with the loss "kl"."""
 _PASSES = 50  # over few texts in a run given in steps: more of them learn these texts by heart
 _VALIDATIONS = 25  # about so many in a run given in steps, whose epochs may be very short
 
@@ -43,7 +45,9 @@ class Plan:
         for where in WHERE:
             del settings[where]
         queries = _digest(self.queries.embeddings) if self.queries else None
-        read = {"embeddings": _digest(self.embeddings), "queries": queries}
+        read: dict[str, Any] = {"embeddings": _digest(self.embeddings), "queries": queries}
+        if self.config.loss == "kl":  # a best loss of another kind cannot be gone on with
+            read["judged"] = JUDGED
         return {**settings, "dims": list(self.dims), **read}
 
 

@@ -7,6 +7,7 @@ import sys
 import tempfile
 from collections.abc import Sequence
 from contextlib import nullcontext
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from fusion.space.batches import Batches, HeldBack, Queries, Rows, Subset
 from fusion.space.compressors import PCA, HeadCompressor
 from fusion.space.distributed import gather_rows, is_first
 from fusion.space.head import FusionHead
+from fusion.space.held import SHARES, HeldBackTexts
 from fusion.space.keeping import Metrics, WholeCheckpoints, are_whole, interruptible, quiet
 from fusion.space.lightning import (
     Callback,
@@ -49,9 +51,12 @@ def fit_head(
 ) -> HeadCompressor:
     """Train a head and give back its best epoch, judged on held-back texts.
 
-    The split, the batches and the start follow from the seed on every machine. The head itself is
-    the same to the last bit only on one machine with as many threads and devices: elsewhere
-    products are summed in another order, and each step carries that on.
+    With the loss "kl" a held-back text is judged among all texts, and as much of the PCA start is
+    kept as that asks for; with "mse", a mean over pairs, held-back texts are compared with one
+    another. The split, the batches and the start follow from the seed on every machine. The head
+    itself is the same to the last bit only on one machine with as many threads and devices:
+    elsewhere products are summed in another order, each step carries that on, and the choice may
+    differ where two epochs or shares are all but equal.
 
     Args:
         embeddings: ``[n, D]`` fused embeddings of the training texts, in memory or memory-mapped.
@@ -155,30 +160,35 @@ def _train(plan: Plan, folder: Path, resume: bool) -> HeadCompressor:
         start = last_path if resume and are_whole(last_path, best_path) else None
         with interruptible(trainer):
             trainer.fit(training, ckpt_path=start, weights_only=True)
-    if first and best.best_model_score is not None:  # forked processes keep it to themselves
-        _log.info("best of %d epochs: val/loss %.6g", plan.epochs, best.best_model_score)
-    state: Any = _read(best_path) if first else None
-    head = _best_head(training, trainer.strategy.broadcast(state))
+    kept: Any = _keep(training, best_path) if first else None
+    head = training.mixed(*trainer.strategy.broadcast(kept))
     if first:
         last_path.unlink(missing_ok=True)  # first: it can be gone on with only beside the best
         shutil.rmtree(checkpoints)
     return HeadCompressor(plan.dims, config, head)
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    state = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
-    return {key.removeprefix("head."): value for key, value in state.items()}
+Weights = dict[str, Tensor]
 
 
-def _best_head(training: "_Training", state: dict[str, Tensor]) -> FusionHead:
-    # A new one: Lightning leaves BatchNorm of another class behind where it was synchronised.
-    with torch.random.fork_rng():
-        head = FusionHead(training.head.config)
-    head.load_state_dict(state)
-    if share := training.plan.config.keep_start:
-        with torch.no_grad():
-            head.linear.weight.lerp_(training.start.cpu(), share)
-    return head
+def _keep(training: "_Training", path: Path) -> tuple[Weights, float]:
+    """The best epoch's weights and the share of the start to mix in; says what was chosen."""
+    checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    state = {key.removeprefix("head."): value for key, value in checkpoint["state_dict"].items()}
+    epochs, held = f"epoch {checkpoint['epoch']} of {training.plan.epochs} (from 0)", training.held
+    if held is None:
+        _log.info("kept %s: the least loss of %d held-back texts", epochs, len(training.plan.held))
+        return state, training.plan.config.keep_start
+
+    def at(share: float) -> FusionHead:
+        return training.mixed(state, share).to(held.device)
+
+    share = training.plan.config.keep_start
+    if training.may_return:
+        share = held.share_of_start((share, *(s for s in SHARES if s > share)), at)
+    _log.info("kept %s and %.0f %% of the start: the least loss of %s", epochs, 100 * share, held)
+    _log.info("held-back texts keep of their nearest %s", held.said_of(at(share)))
+    return state, share
 
 
 class _Training(lightning.LightningModule):
@@ -212,6 +222,31 @@ class _Training(lightning.LightningModule):
         self.teacher: Tensor | None
         self.register_buffer("teacher", teacher, persistent=False)
 
+    @property
+    def may_return(self) -> bool:
+        """Whether the way back to the start, PCA, is one that other texts may want."""
+        config = self.plan.config
+        linear = config.head == "linear" and not config.residual_width
+        return linear and config.start == "pca"
+
+    @cached_property
+    def held(self) -> HeldBackTexts | None:
+        """What judges a head, on the device of the training; None for a loss without neighbours."""
+        if not isinstance(self.loss, NeighbourKL):
+            return None
+        return HeldBackTexts(self.plan, self.loss, self.teacher, self.device)
+
+    def mixed(self, state: Weights, share: float) -> FusionHead:
+        """The head with these weights, but for a share of the start in its matrix."""
+        # A new one: Lightning leaves BatchNorm of another class behind where it was synchronised.
+        with torch.random.fork_rng():
+            head = FusionHead(self.head.config)
+        head.load_state_dict(state)
+        if share:
+            with torch.no_grad():
+                head.linear.weight.lerp_(self.start.cpu(), share)
+        return head.eval()
+
     def on_fit_start(self) -> None:
         """Lay the embeddings down where the batches are wanted."""
         self.rows = Rows(self.plan.embeddings, self.device)
@@ -222,8 +257,7 @@ class _Training(lightning.LightningModule):
         """The loss of a batch of ``total`` texts, this process's share; 0: of these texts alone."""
         kinds = [self.rows[indices]]  # (b, D) each
         if self.plan.queries:
-            turn = self.global_step if total else 0
-            kinds.append(self._queries(kinds[0], self.plan.queries.of(indices, turn)))
+            kinds.append(self._queries(kinds[0], self.plan.queries.of(indices, self.global_step)))
         student, teacher = [], []
         for embeddings in kinds:
             mapped = self.head(embeddings)  # (b, d)
@@ -246,8 +280,8 @@ class _Training(lightning.LightningModule):
         return loss
 
     def validation_step(self, batch: Tensor, _: int) -> None:
-        """The same loss on held-back texts."""
-        loss = self._loss(batch)
+        """The same loss of held-back texts: among all texts, or of a batch of them."""
+        loss = self._loss(batch) if self.held is None else self.held.loss(self.head)
         if not torch.isfinite(loss):
             raise FusionError(
                 f"the loss is {loss.item()} in epoch {self.current_epoch}: "
@@ -269,8 +303,9 @@ class _Training(lightning.LightningModule):
         )
 
     def val_dataloader(self) -> HeldBack:
-        """The held-back texts, in the same batches every time."""
-        return HeldBack(self.plan.held, self.plan.batch_size)
+        """The held-back texts, in the same batches every time; in one if among all texts."""
+        held = self.plan.held
+        return HeldBack(held, self.plan.batch_size if self.held is None else len(held))
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW with a schedule by steps, which a checkpoint restores exactly."""
