@@ -5,9 +5,10 @@ from typing import Protocol
 
 import numpy as np
 
-from fusion.inputs.corpora import load_data
-from fusion.measure.evaluation import EvaluationConfig, check_names
+from fusion.inputs.corpora import RetrievalData
+from fusion.measure.config import EvaluationConfig
 from fusion.measure.rows import Row, mean_rows
+from fusion.measure.sets import load_sets
 from fusion.measure.sweep import Space, measure
 from fusion.space.codes import Codebook, Precision
 from fusion.space.recipe import check_dims
@@ -30,6 +31,7 @@ def evaluate_model(
     trained: Sequence[int],
     config: EvaluationConfig,
     codebook: Callable[[Precision, int], Codebook] | None = None,
+    sets: Sequence[RetrievalData] | None = None,
 ) -> list[Row]:
     """Measure a model at its widths; ``config.methods`` and ``config.seeds`` do not apply.
 
@@ -38,6 +40,7 @@ def evaluate_model(
         trained: Its widths, ascending; the last is the full one.
         config: Which data, which of the widths, and how documents are stored.
         codebook: Gives the model's codes of a precision and width.
+        sets: The data, if it is loaded already.
 
     Raises:
         ValueError: A width that the model has not, or codes without ``codebook``.
@@ -49,8 +52,7 @@ def evaluate_model(
     if coded and (untrained := sorted(set(dims) - set(trained))):
         raise ValueError(f"the model has codes of its trained widths only, not of {untrained[0]}")
     rows: list[Row] = []
-    sets = [load_data(name, config.split) for name in config.data]
-    check_names(sets)
+    sets = load_sets(config) if sets is None else sets
     for data in sets:
         queries = model.encode_query(data.queries)  # (q, d)
         documents = model.encode_document(data.documents)  # (c, d)

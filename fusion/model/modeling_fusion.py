@@ -228,7 +228,8 @@ class FusedEncoder(InputModule):
         for row, encoder in enumerate(self.encoders):
             split = [(*key.partition("."), value) for key, value in features.items()]
             own = {key: value for key, _, index, value in split if int(index or 0) == row}
-            block = _run(encoder, own).float()  # (n, d_i)
+            width = self.settings.encoders[row].dim  # less than its own where truncate_dim was set
+            block = _run(encoder, own).float()[:, :width]  # (n, d_i)
             if self.settings.normalize == "per-model":
                 block = unit_rows(block)
             blocks.append(block * self.scales[row].float())
@@ -610,8 +611,9 @@ def seal(folder: Path) -> None:
     # Lengths, pooling and the like stand in JSON; those of the root are made anew at each save.
     below = [name for name in folder.rglob("*.json") if name.parent != folder]
     names = [*folder.rglob("*.safetensors"), *below]
+    mode = (folder / MODULES).stat().st_mode & 0o777  # as the umask has it
     for name in names:
-        name.chmod(0o644)  # safetensors lets only the owner read
+        name.chmod(mode)  # safetensors lets only the owner read
     files = {str(name.relative_to(folder).as_posix()): _sha256(name) for name in sorted(names)}
     settings = FusionSettings.read(folder / CONFIG)
     FusionSettings(settings.encoders, settings.normalize, settings.dims, files).write(folder)

@@ -14,9 +14,9 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
 
 from fusion.errors import FusionError
+from fusion.output import write_tensors
 from fusion.space.codes.grids import gaussian_levels, nearest_level
 from fusion.space.codes.packing import pack, unpack
 from fusion.space.codes.precision import Part, Precision
@@ -188,9 +188,7 @@ class Codebook:
         path = Path(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in TENSORS}
-        partial = path.with_name(path.name + ".partial")
-        save_file(tensors, partial, metadata={"codebook": json.dumps(self.about)})
-        partial.replace(path)
+        write_tensors(path, tensors, {"codebook": json.dumps(self.about)})
 
     @classmethod
     def load(cls, path: str | Path) -> "Codebook":
