@@ -82,7 +82,7 @@ def encode(options: dict[str, Any]) -> None:
     from fusion.bulk.job import JobConfig, encode_rows
     from fusion.bulk.manifest import check_free
     from fusion.bulk.reader import Fields, Reader, find_sources
-    from fusion.model.place import check_width, find_model
+    from fusion.model.place import check_model
 
     folder = options["output"]
     job = JobConfig(**{name: options[name] for name in JOB_FLAGS if name in options})
@@ -93,8 +93,7 @@ def encode(options: dict[str, Any]) -> None:
     fields = Fields(options.get("text_fields", ("text",)), options.get("id_field", ""))
     check_free(folder, job.resume, job.overwrite)
     reader = Reader(find_sources(str(as_path(options["input"])), folder), fields)
-    if (model := find_model(config.model)) is not None:
-        check_width(model, config.truncate_dim)
+    check_model(config.model, config.truncate_dim)
     engine = _engine(config, options)
     done = encode_rows(reader, folder, engine, job)
     width, size = done.settings["width"], done.about["bytes_per_vector"]

@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fusion.terminal import build_parser, comma_list, command, int_list, path, run_door, say
+from fusion.terminal import beside, build_parser, comma_list, command, int_list, path, run_door, say
 
 if TYPE_CHECKING:
     from fusion.inputs.corpora import RetrievalData
@@ -89,8 +89,7 @@ def _evaluate_run(source: Path, options: dict[str, Any], folder: Path, overwrite
     _report(rows, {"run": run.config.described()}, folder, overwrite)
     if config.budget is not None:
         say(_fill(run, config, chosen_on, rows, config.budget))
-    model = source.with_name(f"{source.name}-model")
-    results = ("--results", folder / "results.json", "--output", model)
+    results = ("--results", folder / "results.json", "--output", beside(source, "model"))
     say(f"next:   {command('export', source, *results)}")
 
 
@@ -109,14 +108,14 @@ def _budgeted(options: dict[str, Any]) -> dict[str, Any]:
 def _evaluate_model(source: Path, options: dict[str, Any], folder: Path, overwrite: bool) -> None:
     from fusion.measure.config import EvaluationConfig
     from fusion.measure.sets import check_widths, load_sets
-    from fusion.model.place import find_model, trained_dims
+    from fusion.model.place import check_model, trained_dims
 
     if given := {"methods", "seeds", "budget"} & options.keys():
         raise ValueError(
             f"--{min(given)} is for a run folder of fusion.train; {source} is a model, which gives "
             "one kind of vector: leave it out, or name the run that the model was exported from"
         )
-    find_model(source)
+    check_model(source)
     config, dims = EvaluationConfig(**options), trained_dims(source)
     check_widths(dims, dims[-1], config)
     sets = load_sets(config)

@@ -148,6 +148,12 @@ def command(verb: str, *arguments: object) -> str:
     return shlex.join(["python", "-m", f"fusion.{verb}", *map(str, arguments)])
 
 
+def beside(folder: Path, ending: str) -> Path:
+    """A folder for the next command to write to: beside another one, and called after it."""
+    named = folder if folder.name not in ("", "..") else folder.resolve()
+    return named.with_name(f"{named.name}-{ending}")
+
+
 def run_door(
     work: Callable[[dict[str, Any]], int | None],
     parser: argparse.ArgumentParser,

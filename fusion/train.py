@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fusion.config import RunConfig
 from fusion.space.recipe import RECIPES, WHERE, TrainConfig
 from fusion.terminal import (
+    beside,
     build_parser,
     comma_list,
     command,
@@ -137,16 +138,15 @@ def _conclude(run: "Run", folder: Path) -> None:
     loss_figure(folder / "metrics.csv", folder / "curves.png")
     blocks = zip(run.config.encoders, run.blocks.weights, strict=True)
     say(f"weights:  {', '.join(f'{name} {weight:g}' for name, weight in blocks)}")
-    say(f"kept:     {neighbours_kept(run)}")
+    if "text_count" in run.environment:  # runs of earlier versions do not know it
+        say(f"kept:     {neighbours_kept(run)}")
     say(f"run:      {folder} (settings: config.yaml, loss: curves.png)")
     data = next((t for t in run.config.texts.split(",") if t.startswith("data:")), run.config.texts)
     if data.startswith("data:") or data == "pydocs":
-        results = folder.with_name(f"{folder.name}-results")
-        known = ("--data", data.removeprefix("data:"))
-        say(f"next:     {command('evaluate', folder, *known, '--output', results)}")
+        known = ("--data", data.removeprefix("data:"), "--output", beside(folder, "results"))
+        say(f"next:     {command('evaluate', folder, *known)}")
     else:
-        model = folder.with_name(f"{folder.name}-model")
-        say(f"next:     {command('export', folder, '--output', model)}")
+        say(f"next:     {command('export', folder, '--output', beside(folder, 'model'))}")
 
 
 def resolve(options: dict[str, Any]) -> RunConfig:

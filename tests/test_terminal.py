@@ -2,12 +2,13 @@ import io
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from fusion import encode, evaluate, export, train
 from fusion.errors import FusionError
-from fusion.terminal import build_parser, run_door, say
+from fusion.terminal import beside, build_parser, command, run_door, say
 
 WAY, KEPT = "-v shows the traceback", "what is whole on disk is kept, --resume goes on from it"
 DOORS = {"train": train, "evaluate": evaluate, "export": export, "encode": encode}
@@ -94,3 +95,12 @@ def test_a_home_folder_that_is_not_there_is_bad_usage(capsys):
         run_door(dict, parser, ["--config", "~nobody-of-that-name/x.yaml"])
     assert stop.value.code == 2
     assert "there is no such home folder; write the path out" in capsys.readouterr().err
+
+
+def test_the_next_command_can_be_typed_from_any_folder(monkeypatch, tmp_path):
+    assert beside(Path("runs/mine"), "model") == Path("runs/mine-model")
+    (tmp_path / "it is" / "below").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "it is" / "below")
+    assert beside(Path(), "model") == tmp_path / "it is" / "below-model"
+    assert beside(Path(".."), "model") == tmp_path / "it is-model"
+    assert command("export", Path("it is"), "--x") == "python -m fusion.export 'it is' --x"

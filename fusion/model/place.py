@@ -14,17 +14,14 @@ MARK = "fusion_config.json"  # modeling_fusion.CONFIG, which comes with torch
 
 
 def find_model(model: str | Path) -> Path | None:
-    """The folder of an exported model; None for a hub id.
+    """The folder of an exported model; None where it is no folder, so perhaps a hub id.
 
     Raises:
-        FusionError: It is another kind of folder, or neither a folder nor a name that a hub has.
+        FusionError: It is another kind of folder.
     """
     folder = as_path(model)
     if not folder.is_dir():
-        name = str(model)
-        if HUB_ID.fullmatch(name) and (in_hub_cache(name) or hub_reachable()):
-            return None
-        raise FusionError(f"{model} is neither a folder nor a model that the hub gives")
+        return None
     if (folder / MARK).is_file():
         return folder
     if (folder / RUN_CONFIG).is_file():
@@ -37,6 +34,22 @@ def find_model(model: str | Path) -> Path | None:
             f"as an encoder, train on it: python -m fusion.train --encoders {model}"
         )
     raise FusionError(f"{model} is no exported model: it has no {MARK}")
+
+
+def check_model(model: str | Path, dim: int | None = None) -> None:
+    """Refuse a model that cannot be had here, or has not the width, without loading it.
+
+    Raises:
+        FusionError: It is no exported model, or neither a folder nor a name that a hub gives.
+        ValueError: It is narrower than ``dim``.
+    """
+    folder, name = find_model(model), str(model)
+    if folder is not None:
+        widest = trained_dims(folder)[-1]
+        if dim is not None and not 1 <= dim <= widest:
+            raise ValueError(f"truncate-dim must be from 1 to {widest}, its width, got {dim}")
+    elif not (HUB_ID.fullmatch(name) and (in_hub_cache(name) or hub_reachable())):
+        raise FusionError(f"{model} is neither a folder nor a model that the hub gives")
 
 
 def trained_dims(folder: Path) -> tuple[int, ...]:
@@ -52,17 +65,6 @@ def trained_dims(folder: Path) -> tuple[int, ...]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FusionError(f"{folder / MARK} is damaged: {error}") from None
     return dims
-
-
-def check_width(folder: Path, dim: int | None) -> None:
-    """Refuse a width that an exported model has not.
-
-    Raises:
-        ValueError: It is too wide.
-    """
-    widest = trained_dims(folder)[-1]
-    if dim is not None and not 1 <= dim <= widest:
-        raise ValueError(f"truncate-dim must be from 1 to {widest}, the model's width, got {dim}")
 
 
 def check_free(folder: Path, overwrite: bool) -> Path:
