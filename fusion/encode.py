@@ -3,12 +3,12 @@
 import argparse
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fusion.bulk.precisions import KINDS, PRECISIONS
 from fusion.errors import FusionError
-from fusion.terminal import build_parser, comma_list, parse, run_door, say
+from fusion.paths import as_path
+from fusion.terminal import build_parser, comma_list, path, run_door, say
 
 if TYPE_CHECKING:
     from fusion.bulk.encoder import EncodeConfig
@@ -35,7 +35,7 @@ JOB_FLAGS = ("shard_rows", "strict", "resume", "overwrite")
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    return run_door(encode, parse(_parser(), arguments, required=["input", "output"]))
+    return run_door(encode, _parser(), arguments, required=["input", "output"])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -44,21 +44,28 @@ def _parser() -> argparse.ArgumentParser:
     add("model", metavar="MODEL", help="a model folder of fusion.export, or a hub id")
     add("--input", metavar="PATH", help="a .txt, .jsonl (also .gz) or .parquet file, a folder, or "
         "a quoted glob (required)")  # fmt: skip
-    add("--output", type=Path, metavar="DIR", help="folder of shards (required)")
+    add("--output", type=path, metavar="DIR", help="folder of shards (required)")
     add("--role", choices=["document", "query"], help="whose prompts to use (default document)")
-    add("--truncate-dim", type=int, metavar="D", help="width (default: all of the model's)")
-    add("--precision", choices=PRECISIONS, help="default float32")
-    add("--codes", choices=KINDS, help="plain: what vector databases take (default); "
-        "fitted: the model's own, which rank better and fusion.load_codebook reads (always with "
+    add("--truncate-dim", type=int, metavar="D", help="width (default: the model's full one)")
+    add("--precision", choices=PRECISIONS, help="what a vector is stored as "
+        "(default float32)")  # fmt: skip
+    add("--codes", choices=KINDS, help="plain: what vector databases take; fitted: the model's "
+        "own, which rank better and fusion.load_codebook reads (default plain, but fitted with "
         "int3, int2 and those with a +)")  # fmt: skip
-    add("--text-fields", type=comma_list, help="joined by spaces (default text)")
-    add("--id-field", help="default _id or id; else FILE:NUMBER is the id")
-    add("--batch-size", type=int, metavar="N", help="texts that an encoder takes at once (32)")
-    add("--dtype", choices=["float32", "bfloat16", "float16"], help="of the encoders' weights")
-    add("--shard-rows", type=int, metavar="N", help="rows of a shard, what a kill costs (4096)")
-    add("--threads", type=int, metavar="N", help="cores that each process takes on a CPU")
-    add("--engine", choices=["local", "ray"], help="local: this machine's cores or GPUs (default); "
-        "ray: Ray Data, here or on a cluster")  # fmt: skip
+    add("--text-fields", type=comma_list, metavar="NAME,…", help="fields of JSON lines and parquet "
+        "that hold the text, joined by spaces (default text)")  # fmt: skip
+    add("--id-field", metavar="NAME", help="field of the id (default: _id or id; where there is "
+        "neither, FILE:NUMBER is the id)")  # fmt: skip
+    add("--batch-size", type=int, metavar="N", help="texts that an encoder takes at once "
+        "(default 32)")  # fmt: skip
+    add("--dtype", choices=["float32", "bfloat16", "float16"], help="of the encoders' weights "
+        "(default float32)")  # fmt: skip
+    add("--shard-rows", type=int, metavar="N", help="rows of a shard, and what a kill costs "
+        "(default 4096)")  # fmt: skip
+    add("--threads", type=int, metavar="N", help="cores that each process takes on a CPU "
+        "(default: all, or one for each model of ray)")  # fmt: skip
+    add("--engine", choices=["local", "ray"], help="local: this machine's cores or GPUs; ray: "
+        "Ray Data, here or on a cluster (default local)")  # fmt: skip
     add("--devices", type=comma_list, metavar="NAME,…", help="local: cpu, cuda:0, …; a process for "
         "each (default: all GPUs, or the cores)")  # fmt: skip
     add("--ray-address", metavar="HOST:PORT", help="ray: a cluster whose machines have MODEL under "
@@ -78,15 +85,18 @@ def encode(options: dict[str, Any]) -> None:
     from fusion.bulk.manifest import MANIFEST, REJECTS
     from fusion.bulk.reader import Fields, Reader
     from fusion.bulk.sources import find_sources
+    from fusion.model.place import check_model
 
     folder = options["output"]
     job = JobConfig(**{name: options[name] for name in JOB_FLAGS if name in options})
     config = EncodeConfig(
-        options["model"], **{name: options[name] for name in MODEL_FLAGS if name in options}
+        str(as_path(options["model"])),
+        **{name: options[name] for name in MODEL_FLAGS if name in options},
     )
     fields = Fields(options.get("text_fields", ("text",)), options.get("id_field", ""))
     check_free(folder, job.resume, job.overwrite)
-    reader = Reader(find_sources(options["input"], folder), fields)
+    reader = Reader(find_sources(str(as_path(options["input"])), folder), fields)
+    check_model(config.model, config.truncate_dim)
     engine = _engine(config, options)
     done = encode_rows(reader, folder, engine, job)
     width, size = done.settings["width"], done.about["bytes_per_vector"]

@@ -7,10 +7,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fusion.terminal import build_parser, comma_list, int_list, parse, run_door, say
+from fusion.terminal import beside, build_parser, comma_list, command, int_list, path, run_door, say
 
 if TYPE_CHECKING:
-    from fusion.measure.evaluation import EvaluationConfig
+    from fusion.inputs.corpora import RetrievalData
+    from fusion.measure.config import EvaluationConfig
     from fusion.measure.rows import Row
     from fusion.run import Run
 
@@ -28,96 +29,123 @@ BUDGETED = ("concat", "pca", "head")  # the full concat, and what is worth choos
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    return run_door(evaluate, parse(_parser(), arguments, required=["output"]))
+    return run_door(evaluate, _parser(), arguments, required=["output"])
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = build_parser("evaluate", DESCRIPTION, EXAMPLES)
     add = parser.add_argument
-    add("run", type=Path, metavar="RUN_OR_MODEL", help="a run folder of fusion.train, or a model "
+    add("run", type=path, metavar="RUN_OR_MODEL", help="a run folder of fusion.train, or a model "
         "folder of fusion.export, whose vectors are then measured as they come")  # fmt: skip
-    add("--data", type=comma_list, help="names or folders in BEIR's layout "
-        "(default nfcorpus,scifact,arguana; pydocs is embedded)")  # fmt: skip
-    add("--split", help="test (default), dev or train")
-    add("--methods", type=comma_list,
-        help="among encoders,concat,first-k,random-k,gaussian,pca,head (default: all)")  # fmt: skip
-    add("--dims", type=int_list, help="widths (default: those of the run)")
-    add("--precisions", type=comma_list,
-        help="among float32 (default),float16,int8,int4,int3,int2+,int2,binary+,binary; with a + "
-        "the leading eighth of the columns has one bit more")  # fmt: skip
+    add("--data", type=comma_list, metavar="NAME,…", help="folders in BEIR's layout, or names: "
+        "of folders in $FUSION_DATA/beir, or pydocs, which every machine has "
+        "(default nfcorpus,scifact,arguana)")  # fmt: skip
+    add("--split", metavar="NAME", help="test, dev or train (default test)")
+    add("--methods", type=comma_list, metavar="NAME,…", help="among encoders, concat, first-k, "
+        "random-k, gaussian, pca, head (default: all of them)")  # fmt: skip
+    add("--dims", type=int_list, metavar="D,D,…", help="widths (default: those of the run)")
+    add("--precisions", type=comma_list, metavar="NAME,…", help="how documents are stored: among "
+        "float32, float16, int8, int4, int3, int2+, int2, binary+, binary; with a + the leading "
+        "eighth of the columns has one bit more (default float32)")  # fmt: skip
     add("--budget", type=int, metavar="BYTES", help="also choose the best vector of at most so "
-        "many bytes, on a dev or train split; --precisions then defaults to all, --methods to "
-        "concat,pca,head, and --dims to the run's and those that fill the budget")  # fmt: skip
-    add("--seeds", type=int_list, help="for what is random (default 0)")
-    add("--output", type=Path, metavar="DIR", help="folder of results (required)")
+        "many bytes, on a dev or train split; --precisions is then by default all, --methods "
+        "concat,pca,head, and --dims the run's and those that fill the budget")  # fmt: skip
+    add("--seeds", type=int_list, metavar="N,N,…", help="for what is random (default 0)")
+    add("--output", type=path, metavar="DIR", help="folder of results (required)")
     add("--overwrite", action="store_true", help="replace earlier results")
     return parser
 
 
 def evaluate(options: dict[str, Any]) -> None:
-    """Load the run (or the model), measure it, write the report, print the table."""
-    from fusion.environment import describe_environment
-    from fusion.measure.evaluation import EvaluationConfig, evaluate_sets, load_sets
-    from fusion.measure.report import write_report
-    from fusion.measure.tables import terminal_table
+    """Check what can be checked in no time, load the run (or the model), measure, report."""
     from fusion.output import check_output
-    from fusion.run import Run
-    from fusion.space.codes import Precision
+    from fusion.run import CONFIG
 
     folder, overwrite = options.pop("output"), options.pop("overwrite", False)
     check_output(folder, overwrite)
-    if _is_model(options["run"]):
-        return _evaluate_model(options.pop("run"), options, folder, overwrite)
-    run = Run.load(options.pop("run"))
+    source = options.pop("run")
+    is_model = not (source / CONFIG).is_file() and (source / "modules.json").is_file()
+    (_evaluate_model if is_model else _evaluate_run)(source, options, folder, overwrite)
+
+
+def _evaluate_run(source: Path, options: dict[str, Any], folder: Path, overwrite: bool) -> None:
+    from fusion.measure.config import EvaluationConfig
+    from fusion.measure.sets import check_widths, load_sets, sets_to_choose_on
+    from fusion.run import Run, read_config
+
+    made, blocks, _ = read_config(source)
     if options.get("budget") is not None:
-        options = {"precisions": tuple(Precision), "methods": BUDGETED} | options
+        options = _budgeted(options)
     config = EvaluationConfig(**options)
-    splits = _splits(config)
-    sets = load_sets(config)
+    check_widths(made.dims, blocks.width, config)
+    made.check_encoders()
+    sets, chosen_on = load_sets(config), []
+    if config.budget is not None:  # where to choose is found out before hours of work
+        chosen_on = sets_to_choose_on(config.data, config.split)
+    from fusion.measure.evaluation import evaluate_sets  # from here on there is torch
+
+    run = Run.load(source)
     rows = evaluate_sets(run, sets, config)
-    data = [of_one.summary() for of_one in sets]
-    environment = describe_environment() | {"data": data, "run": run.config.to_dict()}
-    write_report(folder, rows, environment, overwrite=overwrite)
-    say(terminal_table(rows))
-    _say_what_was_left_out(data)
+    _report(rows, sets, {"run": run.config.described()}, folder, overwrite)
     if config.budget is not None:
-        say(_fill(run, config, splits, rows, config.budget))
-    say(f"table:  {folder / 'results.md'}")
-    say(f"figure: {folder / 'ndcg_vs_bytes.png'}")
+        say(_fill(run, config, chosen_on, rows, config.budget))
+    results = ("--results", folder / "results.json", "--output", beside(source, "model"))
+    say(f"next:   {command('export', source, *results)}")
 
 
-def _is_model(path: Path) -> bool:
-    """Whether it is a folder of fusion.export; of a run, that is known without heavy imports."""
-    from fusion.run import CONFIG
+def _budgeted(options: dict[str, Any]) -> dict[str, Any]:
+    """The options with what a budget changes of the defaults, if they can fill one."""
+    from fusion.space.codes.precision import Precision
 
-    if not path.is_dir() or (path / CONFIG).is_file():
-        return False
-    from fusion.model.settings import CONFIG as MODEL_CONFIG
+    options = {"precisions": tuple(Precision), "methods": BUDGETED} | options
+    if "concat" not in options["methods"]:
+        raise ValueError("a budget is compared with the full concat: name concat in --methods")
+    if "float32" not in options["precisions"]:
+        raise ValueError("a budget is compared with float32: name it in --precisions too")
+    return options
 
-    return (path / MODEL_CONFIG).is_file()
 
-
-def _evaluate_model(path: Path, options: dict[str, Any], folder: Path, overwrite: bool) -> None:
-    from fusion.environment import describe_environment
-    from fusion.measure.evaluation import EvaluationConfig, load_sets
-    from fusion.measure.exported import evaluate_model_on
-    from fusion.measure.report import write_report
-    from fusion.measure.tables import terminal_table
-    from fusion.model.folder import load, load_codebook
+def _evaluate_model(source: Path, options: dict[str, Any], folder: Path, overwrite: bool) -> None:
+    from fusion.measure.config import EvaluationConfig
+    from fusion.measure.sets import check_widths, load_sets
+    from fusion.model.place import check_model, trained_dims
 
     if given := {"methods", "seeds", "budget"} & options.keys():
-        raise ValueError(f"--{min(given)} is for a run; a model has one method and no chance")
-    model: Any = load(path)
-    config = EvaluationConfig(**options)
-    codebook = partial(load_codebook, path)
+        raise ValueError(
+            f"--{min(given)} is for a run folder of fusion.train; {source} is a model, which gives "
+            "one kind of vector: leave it out, or name the run that the model was exported from"
+        )
+    check_model(source)
+    config, dims = EvaluationConfig(**options), trained_dims(source)
+    check_widths(dims, dims[-1], config)
     sets = load_sets(config)
-    rows = evaluate_model_on(model, model[0].settings.dims, sets, config, codebook)
+    from fusion.measure.exported import evaluate_model_on  # from here on there is torch
+    from fusion.model.folder import load, load_codebook
+
+    model: Any = load(source)
+    rows = evaluate_model_on(model, dims, sets, config, partial(load_codebook, source))
+    _report(rows, sets, {"model": source.name}, folder, overwrite)
+
+
+def _report(
+    rows: "list[Row]",
+    sets: "Sequence[RetrievalData]",
+    about: dict[str, Any],
+    folder: Path,
+    overwrite: bool,
+) -> None:
+    """Write everything down, then show the table."""
+    from fusion.environment import describe_environment
+    from fusion.measure.report import write_report
+    from fusion.measure.tables import terminal_table
+
     data = [of_one.summary() for of_one in sets]
-    environment = describe_environment() | {"data": data, "model": path.name}
-    write_report(folder, rows, environment, overwrite=overwrite)
+    about = describe_environment() | {"data": data} | about
+    write_report(folder, rows, about, overwrite=overwrite)
     say(terminal_table(rows))
     _say_what_was_left_out(data)
     say(f"table:  {folder / 'results.md'}")
+    say(f"figure: {folder / 'ndcg_vs_bytes.png'}")
 
 
 def _say_what_was_left_out(data: list[dict[str, Any]]) -> None:
@@ -126,32 +154,17 @@ def _say_what_was_left_out(data: list[dict[str, Any]]) -> None:
             say(f"{found['name']}: {count:,} queries are documents too, and do not find themselves")
 
 
-def _splits(config: "EvaluationConfig") -> dict[str, str]:
-    """Where to choose, found out before hours of work; nothing without a budget."""
-    from fusion.measure.budget import splits_to_choose_on
-
-    if config.budget is None:
-        return {}
-    if "concat" not in config.methods:
-        raise ValueError("a budget is compared with the full concat: name concat in --methods")
-    if "float32" not in config.precisions:
-        raise ValueError("a budget is compared with float32: name it in --precisions too")
-    return splits_to_choose_on(config.data, config.split)
-
-
 def _fill(
     run: "Run",
     config: "EvaluationConfig",
-    splits: dict[str, str],
+    sets: "list[RetrievalData]",
     rows: "list[Row]",
     budget: int,
 ) -> str:
     """Choose the best variant within the budget, and say what it keeps."""
-    from fusion.inputs.corpora import load_data
     from fusion.measure.budget import choose
     from fusion.measure.evaluation import evaluate_sets
 
-    sets = [load_data(name, split) for name, split in splits.items()]
     choice = choose(evaluate_sets(run, sets, config), rows, budget)
     dim = choice.confirmed.dim
     if dim in run.config.dims:

@@ -1,8 +1,12 @@
 """Output folders: what may be written into, and files that appear whole or not at all."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from fusion.errors import FusionError
+
+if TYPE_CHECKING:
+    import numpy as np
 
 PARTIAL = ".partial"
 
@@ -52,8 +56,23 @@ def _is_left_over(path: Path, marks: tuple[str, ...]) -> bool:
     return path.suffix == PARTIAL and (not marks or path.stem in marks)
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Write a text file so that a killed process leaves the old one or the new one, never half."""
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write a file so that a killed process leaves the old one or the new one, never half."""
     partial = path.with_name(path.name + PARTIAL)
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    try:
+        partial.write_bytes(content.encode() if isinstance(content, str) else content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_tensors(
+    path: Path, tensors: "dict[str, np.ndarray]", metadata: dict[str, str] | None = None
+) -> None:
+    """Write a safetensors file, whole, for all to read whom the umask lets.
+
+    The library's own ``save_file`` lets only the owner read, whatever the umask.
+    """
+    from safetensors.numpy import save
+
+    write_whole(path, save(tensors, metadata))

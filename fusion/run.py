@@ -9,30 +9,31 @@ import json
 import logging
 import shutil
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import yaml
 
+from fusion.config import AUTO, RunConfig
 from fusion.environment import describe_environment
 from fusion.errors import FusionError
-from fusion.inputs.catalogue import PAPER_QUARTET, Role
+from fusion.inputs.catalogue import Role
 from fusion.inputs.encoders import FrozenEncoder, TextEncoder, load_encoder
 from fusion.inputs.fingerprints import same_encoder
 from fusion.inputs.precomputed import PrecomputedEncoder
 from fusion.inputs.store import Store
-from fusion.inputs.texts import Texts, load_texts, pseudo_queries, query_like
-from fusion.output import check_output, write_whole
+from fusion.inputs.texts import Texts, check_texts, load_texts, pseudo_queries, query_like
+from fusion.output import check_output, write_tensors, write_whole
 from fusion.samples import evenly_spaced
-from fusion.space.batches import Queries
 from fusion.space.blocks import Blocks, Normalization
 from fusion.space.compressor import FittedCompressor
-from fusion.space.compressors import PCA, load_compressor
-from fusion.space.distributed import is_first
-from fusion.space.plan import WHERE, make_plan
-from fusion.space.recipe import TrainConfig, check_dims
+from fusion.space.ranks import is_first
+from fusion.space.recipe import WHERE, TrainConfig, check_dims
+
+if TYPE_CHECKING:  # torch is loaded once all that can be checked without it is checked
+    from fusion.space.batches import Queries
 
 logger = logging.getLogger(__name__)
 
@@ -40,70 +41,7 @@ CONFIG, ENVIRONMENT, CALIBRATION = "config.yaml", "environment.json", "calibrati
 DEFAULT_DIMS = (32, 64, 128, 256, 384, 512, 768, 1024)
 CALIBRATION_ROWS = 4096  # more do not move the levels of a code
 AUTO_PAIRS = 3000  # pseudo-queries that weights are chosen on
-AUTO = "auto"
 IN_MEMORY = 2**30  # bytes of fused embeddings; more are memory-mapped
-
-
-@dataclass(frozen=True)
-class RunConfig:
-    """What a run is made of; together with the texts it decides every number in the folder."""
-
-    encoders: tuple[str, ...] = PAPER_QUARTET
-    """Names, folders, hub ids or ``file:PATH``; their order is the order of the blocks."""
-    normalize: Normalization = Normalization.PER_MODEL
-    """``none``, ``per-model`` or ``global``."""
-    weights: tuple[float, ...] | str = ()
-    """Squared weight of each block under cosine; empty for one each, ``auto`` to choose them."""
-    texts: str = "wikipedia"
-    """What to fit on; see ``fusion.inputs.texts.load_texts``."""
-    max_texts: int | None = None
-    """Take at most the first so many texts."""
-    dims: tuple[int, ...] = ()
-    """Widths to train for; empty for the usual ones that the concat can give."""
-    encoder_dtype: str = "float32"
-    """``float32`` or ``bfloat16``."""
-    train: TrainConfig = TrainConfig()  # noqa: RUF009 - frozen
-    """How the head is trained."""
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "normalize", Normalization(self.normalize))
-        if not self.encoders:
-            raise ValueError("encoders is empty: name at least one, for example minilm,wordllama")
-        if len(set(self.encoders)) != len(self.encoders):
-            raise ValueError(f"encoders names one twice: {','.join(self.encoders)}")
-        if self.max_texts is not None and self.max_texts < 2:
-            raise ValueError(f"max_texts must be at least 2, got {self.max_texts}")
-        if self.weights not in ((), AUTO) and len(self.weights) != len(self.encoders):
-            raise ValueError(
-                f"weights has {len(self.weights)} entries for {len(self.encoders)} encoders "
-                f"({', '.join(self.encoders)}): give one for each, or auto"
-            )
-        if self.dims:  # the upper bound is known only with the encoders
-            check_dims(self.dims, self.dims[-1])
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for YAML."""
-        plain = asdict(self) | {"normalize": str(self.normalize), "encoders": list(self.encoders)}
-        plain["dims"] = list(self.dims)
-        plain["weights"] = self.weights if isinstance(self.weights, str) else list(self.weights)
-        return plain
-
-    @classmethod
-    def from_dict(cls, plain: dict[str, Any]) -> "RunConfig":
-        """Undo ``to_dict``.
-
-        Raises:
-            ValueError: A field is unknown or has a value that it cannot have.
-        """
-        plain = dict(plain)
-        train = plain.pop("train", {})
-        for name in ("encoders", "dims", "weights"):
-            if isinstance(plain.get(name), list):
-                plain[name] = tuple(plain[name])
-        try:
-            return cls(**plain, train=TrainConfig(**train))
-        except TypeError as error:
-            raise ValueError(f"the configuration does not fit this version: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -128,17 +66,9 @@ class Run:
         Raises:
             FusionError: It is no run folder, was interrupted, or a file is damaged.
         """
-        if not (folder / CONFIG).is_file():
-            raise FusionError(f"{folder} is not a run folder: it has no {CONFIG}")
-        if not (folder / ENVIRONMENT).is_file():
-            raise FusionError(f"{folder} was interrupted; finish it with fusion.train --resume")
-        try:
-            plain = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-            environment = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
-            blocks = Blocks.from_dict(plain.pop("blocks"))
-            config = RunConfig.from_dict(plain)
-        except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError) as error:
-            raise FusionError(f"{folder / CONFIG} is damaged: {error}") from error
+        config, blocks, environment = read_config(folder)
+        from fusion.space.compressors import load_compressor
+
         compressors = {name: load_compressor(folder / f"{name}.safetensors") for name in METHODS}
         return cls(config, blocks, compressors, _read_calibration(folder), environment)
 
@@ -161,6 +91,26 @@ class Run:
 METHODS = ("pca", "head")
 
 
+def read_config(folder: Path) -> tuple[RunConfig, Blocks, dict[str, Any]]:
+    """What a finished run is made of, and its environment; of its weights nothing is read.
+
+    Raises:
+        FusionError: As ``Run.load``.
+    """
+    if not (folder / CONFIG).is_file():
+        raise FusionError(f"{folder} is not a run folder: it has no {CONFIG}")
+    if not (folder / ENVIRONMENT).is_file():
+        raise FusionError(f"{folder} was interrupted; finish it with fusion.train --resume")
+    try:
+        plain = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
+        environment = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
+        blocks = Blocks.from_dict(plain.pop("blocks"))
+        config = RunConfig.from_dict(plain)
+    except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise FusionError(f"{folder / CONFIG} is damaged: {error}") from error
+    return config, blocks, environment
+
+
 def train(config: RunConfig, folder: Path, *, overwrite: bool = False, resume: bool = False) -> Run:
     """Embed, fuse, fit and save: everything of ``python -m fusion.train``.
 
@@ -171,10 +121,16 @@ def train(config: RunConfig, folder: Path, *, overwrite: bool = False, resume: b
         FusionError: Something cannot be had or read, or the folder is there already.
         ValueError: A value that cannot be.
     """
-    from fusion.space.training import check_devices  # lightning takes seconds to import
-
+    config = config.settled()
     if is_first(config.train):
         check_output(folder, overwrite, resume, marks=(CONFIG,), kind="a run folder")
+        if resume and (folder / CONFIG).is_file():
+            _check_same(folder, config.to_dict())
+    config.check_encoders()
+    check_texts(config.texts)
+    store, texts = Store(), load_texts(config.texts, config.max_texts)
+    from fusion.space.training import check_devices  # from here on there is torch, after seconds
+
     check_devices(config.train)
     encoders = load_encoders(config, config.train.device)
     blocks = Blocks(
@@ -184,8 +140,6 @@ def train(config: RunConfig, folder: Path, *, overwrite: bool = False, resume: b
         () if isinstance(config.weights, str) else config.weights,
     )
     dims = check_dims(config.dims or default_dims(blocks.width), blocks.width)
-    texts = load_texts(config.texts, config.max_texts)
-    store = Store()
     if config.weights == AUTO:
         blocks = replace(blocks, weights=auto_weights(encoders, texts, blocks.normalize, store))
     fused = fuse(blocks, encoders, texts.texts, Role.DOCUMENT, store, texts.ids)
@@ -194,6 +148,7 @@ def train(config: RunConfig, folder: Path, *, overwrite: bool = False, resume: b
     environment = describe_environment() | {
         "encoders": {e.name: e.fingerprint for e in encoders if isinstance(e, FrozenEncoder)},
         "texts": texts.digest,
+        "text_count": len(texts),
     }
     return _fit(resolved, blocks, fused, queries, folder, resume, environment)
 
@@ -202,11 +157,13 @@ def _fit(
     config: RunConfig,
     blocks: Blocks,
     fused: np.ndarray,
-    queries: Queries | None,
+    queries: "Queries | None",
     folder: Path,
     resume: bool,
     environment: dict[str, Any],
 ) -> Run:
+    from fusion.space.compressors import PCA
+    from fusion.space.plan import make_plan
     from fusion.space.training import fit_head
 
     first, plain = is_first(config.train), config.to_dict() | {"blocks": blocks.to_dict()}
@@ -286,11 +243,13 @@ def fuse_queries(
     texts: Texts,
     config: TrainConfig,
     store: Store,
-) -> Queries | None:
+) -> "Queries | None":
     """Embed titles or sentences of the texts as queries; None where there are none to have.
 
     Embeddings that lie in files are of whole texts: with such an encoder there are none.
     """
+    from fusion.space.batches import Queries
+
     if config.sentences and any(isinstance(encoder, PrecomputedEncoder) for encoder in encoders):
         logger.warning(
             "no titles or sentences are learned from: an encoder reads its embeddings from files"
@@ -345,11 +304,7 @@ def auto_weights(
 
 
 def _write_calibration(folder: Path, vectors: np.ndarray) -> None:
-    from safetensors.numpy import save_file
-
-    partial = folder / f"{CALIBRATION}.partial"
-    save_file({"fused": vectors}, partial)
-    partial.replace(folder / CALIBRATION)
+    write_tensors(folder / CALIBRATION, {"fused": vectors})
 
 
 def _read_calibration(folder: Path) -> np.ndarray:
@@ -363,16 +318,31 @@ def _read_calibration(folder: Path) -> np.ndarray:
 
 
 def _check_same(folder: Path, plain: dict[str, Any]) -> None:
+    """Refuse to go on with other settings; what is not settled yet (weights, dims) is no other."""
     now = yaml.safe_load(yaml.safe_dump(plain, sort_keys=False))  # as it would be read again
     try:
         before = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
-        for plain in (before, now):  # it may go on on other devices
-            plain["train"] = {k: v for k, v in plain["train"].items() if k not in WHERE}
+        there, here = ({**p, **_named("train", p["train"], WHERE)} for p in (before, now))
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError, AttributeError) as error:
         raise FusionError(f"{folder / CONFIG} is damaged; start anew with --overwrite") from error
-    changed = [key for key in now if before.get(key) != now[key]]
+    changed = [
+        f"{key}: {_shown(there.get(key))} there, {_shown(value)} now"
+        for key, value in here.items()
+        if key != "train" and value not in ([], AUTO) and there.get(key) != value
+    ]
     if changed:
         raise FusionError(
-            f"{folder} was begun with another {', '.join(changed)}; resume with the same settings "
-            "or start anew with --overwrite"
+            f"{folder} was begun with other settings ({'; '.join(changed)}): resume with the same "
+            "ones, or start anew with --overwrite"
         )
+
+
+def _named(part: str, fields: dict[str, Any], left_out: Sequence[str]) -> dict[str, Any]:
+    """Fields of a part under names of their own; it may go on on other devices."""
+    return {f"{part}.{name}": value for name, value in fields.items() if name not in left_out}
+
+
+def _shown(value: object) -> str:
+    if isinstance(value, list):
+        return ",".join(map(str, value)) or "none"
+    return "none" if value is None else str(value)

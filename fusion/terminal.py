@@ -1,8 +1,12 @@
 """The frame around the four doors: arguments, log, one-line errors and exit codes."""
 
 import argparse
+import io
 import logging
+import os
+import shlex
 import sys
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,8 +14,18 @@ from typing import Any
 import yaml
 
 from fusion.errors import FusionError, one_line
+from fusion.paths import as_path
 
+NOISY = ("sentence_transformers", "transformers", "huggingface_hub", "httpx", "matplotlib")
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+
+
+class _Help(argparse.RawDescriptionHelpFormatter):
+    """Help in which no word is broken: names of flags and lists of choices can be copied."""
+
+    def _split_lines(self, text: str, width: int) -> list[str]:
+        words = " ".join(text.split())
+        return textwrap.wrap(words, width, break_long_words=False, break_on_hyphens=False)
 
 
 def build_parser(verb: str, description: str, examples: str) -> argparse.ArgumentParser:
@@ -20,11 +34,16 @@ def build_parser(verb: str, description: str, examples: str) -> argparse.Argumen
         prog=f"python -m fusion.{verb}",
         description=description,
         epilog=f"examples:\n{examples}",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=_Help,
         # Only flags that were typed appear, so that --config can fill in the others.
         argument_default=argparse.SUPPRESS,
     )
-    parser.add_argument("--config", type=Path, metavar="FILE.yaml", help="flags in a file")
+    parser.add_argument(
+        "--config",
+        type=path,
+        metavar="FILE.yaml",
+        help="flags in a file, a line FLAG: VALUE each; what is typed goes over them",
+    )
     parser.add_argument(
         "-v", "--verbose", action="store_true", help="say more, and show the traceback of an error"
     )
@@ -83,6 +102,14 @@ def _from_yaml(parser: argparse.ArgumentParser, path: Path) -> dict[str, Any]:
     return vars(options.parse_args(flags)) | nested
 
 
+def path(text: str) -> Path:
+    """A path; ``~`` is the home folder, also where the shell leaves it alone."""
+    try:
+        return as_path(text)
+    except FusionError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def comma_list(text: str) -> tuple[str, ...]:
     """``a,b`` as a tuple; spaces around a comma are forgiven."""
     return tuple(part.strip() for part in text.split(",") if part.strip())
@@ -107,25 +134,62 @@ def weight_list(text: str) -> tuple[float, ...] | str:
 
 
 def say(text: str) -> None:
-    """Print a line of the result to standard output."""
-    sys.stdout.write(f"{text}\n")
-    sys.stdout.flush()
-
-
-def run_door(work: Callable[[dict[str, Any]], int | None], options: dict[str, Any]) -> int:
-    """Do the work of a door; turn whatever goes wrong into one line and an exit code."""
-    verbose = options.pop("verbose", False)
-    set_up_logging(verbose)
+    """Print a line of the result to standard output, if there is one."""
     try:
+        if sys.stdout is not None:
+            sys.stdout.write(f"{text}\n")
+            sys.stdout.flush()
+    except BrokenPipeError:  # nobody reads on; that is no reason to stop the work
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+def command(verb: str, *arguments: object) -> str:
+    """A command to type next."""
+    return shlex.join(["python", "-m", f"fusion.{verb}", *map(str, arguments)])
+
+
+def beside(folder: Path, ending: str) -> Path:
+    """A folder for the next command to write to: beside another one, and called after it."""
+    named = folder if folder.name not in ("", "..") else folder.resolve()
+    return named.with_name(f"{named.name}-{ending}")
+
+
+def run_door(
+    work: Callable[[dict[str, Any]], int | None],
+    parser: argparse.ArgumentParser,
+    arguments: Sequence[str] | None,
+    required: Sequence[str] = (),
+) -> int:
+    """Parse, and do the work of a door; whatever goes wrong becomes one line and an exit code."""
+    _print_what_can_be()
+    options: dict[str, Any] = {}
+    verbose = False
+    try:
+        options = parse(parser, arguments, required)
+        verbose = options.pop("verbose", False)
+        set_up_logging(verbose)
         return work(options) or DONE
     except KeyboardInterrupt:
         sys.stderr.write("interrupted; what is whole on disk is kept, --resume goes on from it\n")
         return INTERRUPTED
-    except (FusionError, ValueError, OSError, ImportError, MemoryError) as error:
+    except Exception as error:  # of whatever library: a person is not shown a traceback unasked
         if verbose:
             logging.getLogger(__name__).exception("failed")
-        sys.stderr.write(f"error: {one_line(error)}\n")
+        sys.stderr.write(f"error: {_words(error)}\n")
         return USAGE if isinstance(error, ValueError) else FAILED  # a value that cannot be
+
+
+def _words(error: Exception) -> str:
+    if isinstance(error, (FusionError, ValueError, OSError, ImportError, MemoryError)):
+        return one_line(error)
+    return f"{type(error).__name__}: {one_line(error)}; -v shows the traceback"
+
+
+def _print_what_can_be() -> None:
+    """A terminal that lacks a character shows ``?``: no work is lost to an encoding."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def set_up_logging(verbose: bool) -> None:
@@ -133,5 +197,5 @@ def set_up_logging(verbose: bool) -> None:
     logging.basicConfig(format="%(message)s", level=logging.WARNING, stream=sys.stderr)
     logging.getLogger("fusion").setLevel(logging.DEBUG if verbose else logging.INFO)
     if not verbose:
-        for noisy in ("sentence_transformers", "transformers", "huggingface_hub", "httpx"):
+        for noisy in NOISY:
             logging.getLogger(noisy).setLevel(logging.ERROR)

@@ -12,12 +12,20 @@ FLOORS = {  # what each room may know of the package, besides itself
     "search": set(),
     "inputs": set(),
     "space": set(),
-    "run": {"inputs", "space"},
+    "config": {"inputs", "space"},
+    "run": {"config", "inputs", "space"},
     "measure": {"run", "inputs", "space", "search"},
     "model": {"run", "inputs", "space"},
     "bulk": {"model", "run", "inputs", "space"},  # nobody but its door opens on it
 }
-GROUND = {"errors", "environment", "locks", "output", "samples"}  # that every room stands on
+GROUND = {
+    "errors",
+    "environment",
+    "locks",
+    "output",
+    "paths",
+    "samples",
+}  # that every room stands on
 HEAVY = {  # library -> the only files that may import it
     "sentence_transformers": {"inputs/encoders.py", "model/*"},
     "lightning": {"space/lightning.py"},

@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 
 from fusion.errors import FusionError
-from fusion.measure.budget import choose, splits_to_choose_on
+from fusion.measure.budget import choose
 from fusion.measure.rows import Row
+from fusion.measure.sets import sets_to_choose_on
 
 
 def row(method, size, score, split="dev", seed=0):
@@ -59,4 +60,19 @@ def test_budget_that_nothing_fits_names_the_smallest():
 
 def test_data_without_another_split_cannot_fill_a_budget(tmp_path):
     with pytest.raises(FusionError, match="has a dev or train split to choose on"):
-        splits_to_choose_on([str(tmp_path)], "test")
+        sets_to_choose_on([str(tmp_path)], "test")
+
+
+def test_a_damaged_split_is_not_passed_over(tmp_path):
+    (tmp_path / "qrels").mkdir()
+    (tmp_path / "corpus.jsonl").write_text('{"_id": "d", "text": "a"}\n', encoding="utf-8")
+    (tmp_path / "queries.jsonl").write_text('{"_id": "q", "text": "a"}\n', encoding="utf-8")
+    (tmp_path / "qrels" / "train.tsv").write_text("q\td\t1\n", encoding="utf-8")
+    assert [data.split for data in sets_to_choose_on([str(tmp_path)], "test")] == ["train"]
+    (tmp_path / "qrels" / "dev.tsv").write_text("q\td\n", encoding="utf-8")
+    with pytest.raises(FusionError, match=r"dev\.tsv:1 is not 'query-id"):
+        sets_to_choose_on([str(tmp_path)], "test")
+    (tmp_path / "qrels" / "dev.tsv").write_text("stranger\td\t1\n", encoding="utf-8")
+    with pytest.raises(FusionError, match="no query is judged in the split 'dev'"):
+        sets_to_choose_on([str(tmp_path)], "test")
+    assert [data.split for data in sets_to_choose_on([str(tmp_path)], "dev")] == ["train"]

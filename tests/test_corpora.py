@@ -142,7 +142,7 @@ def test_useless_text_file_is_refused(tmp_path, content, message):
 
 
 def test_texts_that_are_nowhere_say_where_was_looked():
-    with pytest.raises(FusionError, match=r"texts 'wikipedia' not found: tried wikipedia .*pydocs"):
+    with pytest.raises(FusionError, match=r"texts 'wikipedia' not found: tried no file .*pydocs"):
         load_texts("wikipedia")
 
 

@@ -12,8 +12,9 @@ from fusion.errors import FusionError
 from fusion.space import training
 from fusion.space.batches import Queries
 from fusion.space.compressors import load_compressor
-from fusion.space.distributed import gather_rows, is_first
+from fusion.space.distributed import gather_rows
 from fusion.space.plan import make_plan
+from fusion.space.ranks import is_first
 from fusion.space.recipe import TrainConfig
 
 DIMS = (4, 8, 16)
@@ -179,6 +180,35 @@ def test_devices_that_cannot_be_had_are_one_line():
         assert "\n" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    "variables",
+    [
+        "SLURM_NTASKS=4 SLURM_JOB_NAME=train",
+        "SLURM_NTASKS=4 SLURM_NTASKS_PER_NODE=4 SLURM_PROCID=3 SLURM_LOCALID=3 SLURM_JOB_NAME=t",
+        "SLURM_NTASKS=2 SLURM_NTASKS_PER_NODE=2 SLURM_JOB_NAME=train",  # nor a place in the job
+        "RANK=3 LOCAL_RANK=2 WORLD_SIZE=4 LOCAL_WORLD_SIZE=4 TORCHELASTIC_RUN_ID=x",
+        "LSB_JOBID=4 LSB_DJOB_RANKFILE=/nowhere JSM_NAMESPACE_LOCAL_RANK=1 JSM_NAMESPACE_SIZE=3",
+        "NODE_RANK=1 LOCAL_RANK=1 OMPI_COMM_WORLD_RANK=2",
+    ],
+)
+def test_a_training_on_one_device_takes_no_notice_of_a_launcher(monkeypatch, tmp_path, variables):
+    for variable in variables.split():
+        monkeypatch.setenv(*variable.split("="))
+    config = TrainConfig.of("paper", epochs=1, batch_size=32, device="cpu")
+    training.check_devices(config)
+    found = training.fit_head(make_embeddings(), config, DIMS, folder=tmp_path)
+    assert found.head is not None
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
+
+
+def test_a_launcher_that_does_not_fit_several_devices_is_one_line(monkeypatch):
+    monkeypatch.setenv("SLURM_NTASKS", "4")
+    monkeypatch.setenv("SLURM_JOB_NAME", "train")
+    config = TrainConfig.of("paper", devices=2, strategy="ddp", device="cpu")
+    with pytest.raises(FusionError, match=r"cannot train on devices=2, .* You set `--ntasks=4`"):
+        training.check_devices(config)
+
+
 def test_two_processes_through_the_door(tmp_path):
     """They meet in one run folder, which only the first writes; and one process goes on with it."""
     np.save(tmp_path / "api.npy", make_embeddings())
@@ -190,7 +220,7 @@ def test_two_processes_through_the_door(tmp_path):
     several = ["--devices", "2", "--strategy", "ddp"]
     done = subprocess.run([*command, *several], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("loss: kl") == 1
+    assert done.stdout.count("recipe: ") == 1
     said = done.stderr.splitlines()
     assert len(said) == len(set(said)) <= 3, done.stderr  # nothing is said twice
     assert [line.split()[:2] for line in said[-2:]] == [["kept", "epoch"], ["held-back", "texts"]]

@@ -1,5 +1,6 @@
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -77,10 +78,20 @@ def failing(capsys, door, arguments):
     return code, lines[0]
 
 
-def test_train_prints_the_resolved_config_and_draws_the_loss(flags, tmp_path, capsys):
+def test_train_says_what_it_changes_what_came_out_and_what_to_type_next(
+    flags, data, tmp_path, capsys
+):
     assert train.main([*flags, "--weights", "1,0.5", "--output", str(tmp_path / "run")]) == 0
     out = capsys.readouterr().out
-    assert "batch_size: 32" in out
+    assert "recipe:   fusion, weights 1,0.5, epochs 2, batch_size 32\n" in out
+    assert "lr" not in out.split("recipe:")[1].split("\n")[0]  # nor anything else of the recipe
+    assert "batch_size: 32" in (tmp_path / "run" / "config.yaml").read_text(encoding="utf-8")
+    kept = out.split("kept:")[1].split("\n")[0]
+    assert re.fullmatch(r" +32 dims \d+%, 40 dims \d+% of the 10 nearest by .* of 80 texts\)", kept)
+    results = ["--data", str(data), "--output", str(tmp_path / "run-results")]
+    assert f"next:     python -m fusion.evaluate {tmp_path / 'run'} {' '.join(results)}\n" in out
+    assert evaluate.main([str(tmp_path / "run"), *results, "--methods", "pca"]) == 0
+    assert f"next:   python -m fusion.export {tmp_path / 'run'} --r" in capsys.readouterr().out
     assert (tmp_path / "run" / "curves.png").stat().st_size > 5_000
     assert (tmp_path / "run" / "metrics.csv").is_file()
 
@@ -176,9 +187,7 @@ def test_flags_go_over_the_config_file(flags, tmp_path, capsys):
     arguments = [*flags, "--config", str(config), "--weights", "1,0.25", "--seed", "5"]
     assert train.main([*arguments, "--output", str(tmp_path / "run")]) == 0
     out = capsys.readouterr().out
-    assert "seed: 5" in out
-    assert "- 0.25" in out
-    assert "dims:\n- 4\n- 8\n" in out
+    assert "recipe:   fusion, weights 1,0.25, dims 4,8, epochs 2, batch_size 32, seed 5\n" in out
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,7 @@ def test_rejects_are_counted_and_strict_stops(model, tmp_path, capsys):
     ("more", "code", "words"),
     [
         (["--truncate-dim", "0"], 2, "truncate-dim must be at least 1, got 0"),
-        (["--truncate-dim", "999"], 1, "truncate_dim must be from 1 to 24, got 999"),
+        (["--truncate-dim", "999"], 2, "truncate-dim must be from 1 to 24, its width, got 999"),
         (["--batch-size", "0"], 2, "batch-size must be at least 1, got 0"),
         (["--shard-rows", "0"], 2, "shard-rows must be at least 1, got 0"),
         (["--text-fields", ","], 2, "text-fields is empty"),

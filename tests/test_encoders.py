@@ -1,3 +1,4 @@
+import os
 import shutil
 
 import numpy as np
@@ -7,10 +8,11 @@ from safetensors.numpy import save_file
 from sentence_transformers import SentenceTransformer
 
 from fusion.errors import FusionError
-from fusion.inputs import encoders
+from fusion.inputs import hub
 from fusion.inputs.catalogue import CATALOGUE, EMBEDDED_PAIR, PAPER_QUARTET, Role
-from fusion.inputs.encoders import batches_by_tokens, hub_reachable, load_encoder
+from fusion.inputs.encoders import batches_by_tokens, load_encoder
 from fusion.inputs.fingerprints import verify_sha256
+from fusion.inputs.hub import hub_reachable
 
 TEXTS = ["the cat runs", "dog", "a cat and a dog sleeps : the cat runs to the dog , the end"]
 
@@ -107,8 +109,51 @@ def test_hub_encoder_without_a_hub_says_so_in_one_line():
 
 def test_hub_is_not_asked_for_when_told_to_stay_offline(monkeypatch):
     hub_reachable.cache_clear()
-    monkeypatch.setattr(encoders.socket, "create_connection", lambda *_, **__: pytest.fail("asked"))
+    monkeypatch.setattr(hub.socket, "create_connection", lambda *_, **__: pytest.fail("asked"))
     assert not hub_reachable()
+    hub_reachable.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("variables", "asked"),
+    [
+        ({}, [("huggingface.co", 443)]),
+        ({"HF_ENDPOINT": "http://mirror.lan"}, [("mirror.lan", 80)]),
+        ({"HF_ENDPOINT": "http://mirror.lan:8080"}, [("mirror.lan", 8080)]),
+        ({"HF_ENDPOINT": "https://mirror.lan"}, [("mirror.lan", 443)]),
+        ({"ALL_PROXY": "http://proxy:3128"}, []),  # only the proxy knows
+        ({"https_proxy": "http://proxy:3128"}, []),
+        ({"http_proxy": "http://proxy:3128"}, [("huggingface.co", 443)]),  # of http alone
+        ({"http_proxy": "http://proxy:3128", "HF_ENDPOINT": "http://mirror.lan"}, []),
+        ({"ALL_PROXY": "http://proxy:3128", "NO_PROXY": "hub.lan", "HF_ENDPOINT": "http://hub.lan"},
+         [("hub.lan", 80)]),
+    ],
+)  # fmt: skip
+def test_the_hub_is_looked_for_where_its_client_would_go(monkeypatch, variables, asked):
+    proxies = [name for name in os.environ if name.lower().endswith("_proxy")]
+    for name in ("HF_HUB_OFFLINE", "HF_ENDPOINT", *proxies):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    found = []
+    monkeypatch.setattr(hub.socket, "create_connection", lambda a, **_: found.append(a) or Answer())
+    hub_reachable.cache_clear()
+    assert hub_reachable()
+    assert found == asked
+    hub_reachable.cache_clear()
+
+
+class Answer:
+    def close(self):
+        pass
+
+
+def test_a_hub_without_an_address_is_out_of_reach(monkeypatch):
+    monkeypatch.delenv("HF_HUB_OFFLINE")
+    for endpoint in ("mirror", "http://mirror:port"):
+        monkeypatch.setenv("HF_ENDPOINT", endpoint)
+        hub_reachable.cache_clear()
+        assert not hub_reachable()
     hub_reachable.cache_clear()
 
 

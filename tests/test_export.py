@@ -5,15 +5,19 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
-from tiny_runs import build_tiny_run
+from sentence_transformers import SentenceTransformer
+from tiny_models import build_tiny_bert
+from tiny_runs import build_tiny_run, expected, many
 
+from fusion.config import RunConfig
 from fusion.errors import FusionError
 from fusion.export import main
 from fusion.model.check import TEXTS, check_model
 from fusion.model.files import seal
 from fusion.model.folder import export, load
-from fusion.run import Run
+from fusion.run import Run, train
 from fusion.space.compressors import PCA
+from fusion.space.recipe import TrainConfig
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +28,7 @@ def run(tmp_path_factory):
 @pytest.fixture
 def door(run, monkeypatch):
     """The door opens on a run that was never written."""
+    monkeypatch.setattr("fusion.run.read_config", lambda folder: (run.config, run.blocks, {}))
     monkeypatch.setattr(Run, "load", classmethod(lambda cls, folder: run))
     return lambda *arguments: main(["run", *map(str, arguments)])
 
@@ -101,3 +106,33 @@ def test_a_taken_folder_and_bad_results_fail_before_the_work(door, tmp_path, cap
     assert not (tmp_path / "new").exists()
     with pytest.raises(SystemExit, match="2"):
         door("--compressor", "pca")
+
+
+@pytest.mark.parametrize("saved", [{"truncate_dim": 8}, {"default_prompt_name": "query"}])
+def test_settings_that_act_in_no_module_act_in_the_model_too(tmp_path, saved):
+    """An encoder that was saved with them: the model gives the run's vectors all the same."""
+    prompts = {"query": "query : ", "document": "passage : "}
+    folder = build_tiny_bert(tmp_path / "plain", prompts=prompts)
+    SentenceTransformer(str(folder), device="cpu", **saved).save_pretrained(str(tmp_path / "saved"))
+    other = build_tiny_bert(tmp_path / "other", dim=8, seed=1)
+    names = (str(tmp_path / "saved"), str(other))
+    texts = tmp_path / "t.txt"
+    texts.write_text("\n".join(many(80)), encoding="utf-8")
+    config = RunConfig(names, texts=str(texts), train=TrainConfig.of("fusion", epochs=1))
+    run = train(config, tmp_path / "run")
+    assert run.blocks.dims == (saved.get("truncate_dim", 16), 8)
+    export(run, tmp_path / "model")
+    assert check_model(run, tmp_path / "model", "head") < 1e-5
+    model = load(tmp_path / "model", device="cpu")
+    for role in ("query", "document"):
+        vectors = model.encode(TEXTS, prompt_name=role)
+        wanted = expected(run, TEXTS, role, "head", run.config.dims[-1])
+        np.testing.assert_allclose(vectors, wanted, atol=1e-5)
+
+
+def test_a_plain_model_is_named_in_plain_words(tiny_encoder, tmp_path):
+    with pytest.raises(FusionError, match=r"fusion\.export did not write; .* --encoders") as error:
+        load(tiny_encoder)
+    assert "{" not in str(error.value)
+    with pytest.raises(FusionError, match="is no exported model: it has no fusion_config"):
+        load(tmp_path)

@@ -214,7 +214,7 @@ def test_encoders_that_changed_since_the_training_are_refused(config, folder):
 
 def test_resume_refuses_other_settings(config, folder):
     other = RunConfig(**{**config.to_dict(), "train": config.train, "weights": (1.0, 0.25)})
-    with pytest.raises(FusionError, match="was begun with another weights, blocks; resume with"):
+    with pytest.raises(FusionError, match=r"\(weights: 1.0,0.5 there, 1.0,0.25 now\): resume with"):
         train(other, folder, resume=True)
 
 

@@ -4,7 +4,6 @@ A folder is laid out as BEIR does it: ``corpus.jsonl``, ``queries.jsonl``, ``qre
 """
 
 import logging
-import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,15 +13,17 @@ from typing import Any
 import numpy as np
 
 from fusion.errors import FusionError
-from fusion.inputs.hub import Document, RawData, data_from_hub, not_found
+from fusion.inputs.hub import Document, RawData, data_from_hub, hub_reachable, not_found
 from fusion.inputs.jsonl import read_rows
 from fusion.inputs.judgements import Qrels, read_judgements
 from fusion.inputs.records import Unfit, field_text, text_of
 from fusion.inputs.repeats import each_once, shown
+from fusion.paths import as_path, root_of
 
 logger = logging.getLogger(__name__)
 
 EMBEDDED = "pydocs"
+CORPUS = "corpus.jsonl"
 
 
 @dataclass(frozen=True)
@@ -111,12 +112,12 @@ def load_data(name: str, split: str = "test") -> RetrievalData:
 
 def load_documents(name: str) -> dict[str, Document]:
     """The documents of retrieval data by their ids, without its queries and judgements."""
-    folder = find_folder(name)
-    if folder is not None:
-        return _read_corpus(folder)
     if name == EMBEDDED:
         data = load_data(name)
         return {i: Document("", t) for i, t in zip(data.doc_ids, data.documents, strict=True)}
+    folder = find_folder(name)
+    if folder is not None:
+        return _read_corpus(folder)
     return _from_hub(name, "test").documents
 
 
@@ -128,13 +129,48 @@ def _from_hub(name: str, split: str) -> RawData:
 
 
 def find_folder(name: str) -> Path | None:
-    """Where the data lies: the folder ``NAME``, or ``$FUSION_DATA/beir/NAME``."""
-    return next((folder for folder in _places(name) if folder.is_dir()), None)
+    """Where the data lies: the folder ``NAME``, or ``$FUSION_DATA/beir/NAME``.
+
+    A folder without a corpus that only happens to be called so hides no data; it is given back, for
+    a message, where there is nothing else.
+    """
+    found = [folder for folder in _places(name) if folder.is_dir()]
+    whole = [folder for folder in found if _file(folder / CORPUS) is not None]
+    return next(iter([*whole, *found]), None)
+
+
+def check_data(name: str, split: str = "") -> None:
+    """Refuse data that is nowhere, or a split that it has not, before anything is read.
+
+    Raises:
+        FusionError: It is neither embedded, nor a folder, nor is there a hub to ask.
+    """
+    folder = None if name == EMBEDDED else find_folder(name)
+    if folder is not None and split:
+        _existing(folder / "qrels" / f"{split}.tsv")
+    if name != EMBEDDED and folder is None and not hub_reachable():
+        raise FusionError(not_found("data", name, _places(name)))
+
+
+def settled_data(name: str) -> str:
+    """The name with an absolute path in it if it means a folder of its own: it holds anywhere."""
+    folder = None if name == EMBEDDED else find_folder(name)
+    return str(folder.absolute()) if folder is not None and folder == as_path(name) else name
+
+
+def has_split(name: str, split: str) -> bool:
+    """Whether data has judgements of a split; they may be damaged."""
+    if name == EMBEDDED:
+        return True
+    folder = find_folder(name)
+    if folder is not None:
+        return _file(folder / "qrels" / f"{split}.tsv") is not None
+    return data_from_hub(name, split) is not None
 
 
 def _places(name: str) -> list[Path]:
-    root = os.environ.get("FUSION_DATA")
-    return [Path(name)] + ([Path(root) / "beir" / name] if root else [])
+    root = root_of("FUSION_DATA")
+    return [as_path(name)] + ([root / "beir" / name] if root else [])
 
 
 def read_beir(folder: Path, split: str) -> RetrievalData:
@@ -204,7 +240,7 @@ def _look_over(
 
 
 def _read_corpus(folder: Path) -> dict[str, Document]:
-    path = _existing(folder / "corpus.jsonl")
+    path = _existing(folder / CORPUS)
     documents = each_once(str(path), _documents(path))
     empty = sum(not document.whole for document in documents.values())
     if empty:
@@ -241,10 +277,12 @@ def _read_qrels(folder: Path, split: str) -> Qrels:
 
 
 def _existing(path: Path) -> Path:
-    if path.is_file():
-        return path
-    zipped = path.with_name(path.name + ".gz")
-    if zipped.is_file():
-        return zipped
+    if (found := _file(path)) is not None:
+        return found
     beside = ", ".join(sorted(p.name for p in path.parent.glob("*"))) or "nothing"
     raise FusionError(f"{path} is missing; {path.parent.name}/ holds {beside}")
+
+
+def _file(path: Path) -> Path | None:
+    """The file, or the same one gzipped; None where there is neither."""
+    return next((p for p in (path, path.with_name(path.name + ".gz")) if p.is_file()), None)

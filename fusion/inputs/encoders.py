@@ -1,28 +1,25 @@
 """Frozen text encoders under one roof: a name becomes a model that embeds texts.
 
-A name is looked for in the catalogue, then as a folder of a sentence-transformers model, then as a
-hub id. ``file:PATH`` stands for embeddings that somebody else computed (see ``precomputed.py``).
+``names.py`` says what a name means. ``file:PATH`` stands for embeddings that somebody else computed
+(see ``precomputed.py``).
 """
 
 import logging
-import os
-import socket
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import cache
-from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
-from urllib.parse import urlsplit
-from urllib.request import getproxies
 
 import numpy as np
 from safetensors import SafetensorError
 
 from fusion.errors import FusionError, MissingExtraError, one_line
-from fusion.inputs.catalogue import CATALOGUE, EMBEDDED_PAIR, EncoderCard, Role
+from fusion.inputs.catalogue import CATALOGUE, EncoderCard, Role
 from fusion.inputs.fingerprints import fingerprint_of, verify_sha256
-from fusion.inputs.precomputed import PrecomputedEncoder
+from fusion.inputs.hub import hub_reachable
+from fusion.inputs.names import check_encoder, folder_of, needs_package, not_to_be_had
+from fusion.inputs.precomputed import SCHEME, PrecomputedEncoder
 
 if TYPE_CHECKING:
     import torch
@@ -196,29 +193,28 @@ def load_encoder(name: str, dtype: str = "float32", device: str = "auto") -> Tex
     """
     if dtype not in DTYPES:
         raise ValueError(f"encoder dtype {dtype!r} is unknown; choose one of {', '.join(DTYPES)}")
-    if name.startswith("file:"):
+    if name.startswith(SCHEME):
         return PrecomputedEncoder.open(name)
-    card = CATALOGUE.get(name)
+    check_encoder(name)
+    card, folder = CATALOGUE.get(name), folder_of(name)
     if device == "cuda" and not _sees_cuda():
         raise FusionError("device cuda was asked for, but torch sees none; use cpu or auto")
     try:
-        model = _load_model(name, card, dtype, None if device == "auto" else device)
+        model = _load_model(str(folder or name), card, dtype, None if device == "auto" else device)
     except UNLOADABLE as error:
-        if isinstance(error, FileNotFoundError) and card is not None and card.package:
-            raise
         logger.debug("loading %s failed", name, exc_info=True)
-        if (Path(name) / "modules.json").is_file():
+        if folder is not None or (card is not None and card.package):
             raise FusionError(
                 f"encoder {name!r} cannot be loaded: {one_line(error)[:200]}"
             ) from error
-        raise FusionError(_not_to_be_had(name, card)) from error
+        raise FusionError(not_to_be_had(name, card)) from error
     model = strip_normalize(model).eval().requires_grad_(False)
     card = card or _card_of(name, model)
     return FrozenEncoder(
         name,
         model,
         card,
-        fingerprint_of(name, card, model.max_seq_length, dtype, model.device.type),
+        fingerprint_of(folder, card, model.max_seq_length, dtype, model.device.type),
     )
 
 
@@ -272,27 +268,10 @@ def _load_wordllama(
 
 
 def _package_folder(card: EncoderCard) -> Path:
-    try:
-        module = import_module(card.package)
-    except ImportError as error:
-        needs = f"encoder {card.name!r} needs the package {card.package}"
-        raise MissingExtraError(needs, "embedded") from error
-    return Path(str(module.__file__)).parent
-
-
-@cache
-def hub_reachable() -> bool:
-    """Whether the model hub answers; asked once, since the hub's client retries for a minute."""
-    if os.environ.get("HF_HUB_OFFLINE", "").upper() in {"1", "ON", "YES", "TRUE"}:
-        return False
-    if getproxies().get("https"):
-        return True  # only the proxy knows; let the client ask it
-    endpoint = urlsplit(os.environ.get("HF_ENDPOINT") or "https://huggingface.co")
-    try:
-        socket.create_connection((endpoint.hostname, endpoint.port or 443), timeout=5).close()
-    except OSError:
-        return False
-    return True
+    spec = find_spec(card.package)  # its code is not run: only files are wanted
+    if spec is None:
+        raise MissingExtraError(needs_package(card), "embedded")
+    return Path(str(spec.origin)).parent
 
 
 def strip_normalize(model: "SentenceTransformer") -> "SentenceTransformer":
@@ -324,18 +303,4 @@ def _card_of(name: str, model: "SentenceTransformer") -> EncoderCard:
         reference="the model's own configuration",
         query_prompt=prompts.get("query") or "",
         document_prompt=prompts.get("document") or prompts.get("passage") or "",
-    )
-
-
-def _not_to_be_had(name: str, card: EncoderCard | None) -> str:
-    pair = ",".join(EMBEDDED_PAIR)
-    if card is not None:
-        return (
-            f"encoder {name!r} ({card.source}) is not in the local cache and the model hub cannot "
-            f"be reached; without a network use the embedded pair: --encoders {pair}"
-        )
-    known = ", ".join(CATALOGUE)
-    return (
-        f"encoder {name!r} is not a known name ({known}), not a folder of a sentence-transformers "
-        f"model, and the hub does not give it; without a network use --encoders {pair}"
     )

@@ -25,15 +25,14 @@ def verify_sha256(path: Path, expected: str) -> None:
 
 
 def fingerprint_of(
-    name: str, card: EncoderCard, max_length: int | None, dtype: str, device: str
+    folder: Path | None, card: EncoderCard, max_length: int | None, dtype: str, device: str
 ) -> dict[str, str]:
-    """What the embeddings of an encoder depend on besides role and text."""
-    folder = Path(name)
+    """What embeddings depend on besides role and text; ``folder`` is None for a catalogue name."""
     weights = card.sha256
-    if not weights and folder.is_dir():  # a folder may be trained further under the same path
+    if folder is not None:  # a folder may be trained further under the same path
         weights = _hash_weights(folder)
     return {
-        "source": card.source if not folder.is_dir() else "folder",
+        "source": card.source if folder is None else "folder",
         "revision": card.revision,
         "weights": weights,
         "pooling": str(card.pooling),

@@ -16,7 +16,9 @@ import numpy as np
 from fusion.errors import FusionError
 from fusion.inputs.catalogue import Role
 from fusion.inputs.jsonl import read_lines
+from fusion.paths import as_path
 
+SCHEME = "file:"
 SUFFIXES = (".npy", ".safetensors")
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
 
@@ -44,19 +46,12 @@ class PrecomputedEncoder:
         Raises:
             FusionError: A file is missing, unreadable, or has not one id for each row.
         """
-        path = Path(name.removeprefix("file:"))
-        if path.is_dir():
-            tables = {role: _read(_find(path, role)) for role in Role}
-        else:
-            tables = dict.fromkeys(Role, _read(path))
-        widths = {table.embeddings.shape[1] for table in tables.values()}
-        if len(widths) > 1:
-            raise FusionError(f"{name}: queries and documents have different widths {widths}")
+        tables, width = _open(name)
         digest = hashlib.sha256()
         for path in dict.fromkeys(table.path for table in tables.values()):
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
-        return cls(name, widths.pop(), {"source": "file", "weights": digest.hexdigest()}, tables)
+        return cls(name, width, {"source": "file", "weights": digest.hexdigest()}, tables)
 
     def encode(
         self,
@@ -92,6 +87,28 @@ class PrecomputedEncoder:
             )
         places = np.array([table.row_of[key] for key in ids], dtype=np.int64)  # (n,)
         return lambda rows: np.asarray(table.embeddings[places[rows]], dtype=np.float32)
+
+
+def width_of(name: str) -> int:
+    """The width of ``file:PATH``; its embeddings are not read.
+
+    Raises:
+        FusionError: As ``PrecomputedEncoder.open``.
+    """
+    return _open(name)[1]
+
+
+def _open(name: str) -> tuple[dict[Role, _Table], int]:
+    """The tables of both roles, and their width."""
+    path = as_path(name.removeprefix(SCHEME))
+    if path.is_dir():
+        tables = {role: _read(_find(path, role)) for role in Role}
+    else:
+        tables = dict.fromkeys(Role, _read(path))
+    widths = {table.embeddings.shape[1] for table in tables.values()}
+    if len(widths) > 1:
+        raise FusionError(f"{name}: queries and documents have different widths {widths}")
+    return tables, widths.pop()
 
 
 def _find(folder: Path, role: Role) -> Path:

@@ -29,6 +29,7 @@ from fusion.inputs.encoders import TextEncoder
 from fusion.inputs.precomputed import PrecomputedEncoder
 from fusion.inputs.stored import Stored
 from fusion.locks import lock
+from fusion.paths import as_path, root_of
 
 logger = logging.getLogger(__name__)
 
@@ -37,10 +38,19 @@ HASH_BYTES = 16
 
 
 def default_root() -> Path:
-    """``$FUSION_CACHE``, or a folder in the user's cache."""
-    if root := os.environ.get("FUSION_CACHE"):
-        return Path(root)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "fusion"
+    """``$FUSION_CACHE``, or a folder in the user's cache.
+
+    Raises:
+        FusionError: The variable is not set, and there is no home folder.
+    """
+    if root := root_of("FUSION_CACHE"):
+        return root
+    try:
+        return (root_of("XDG_CACHE_HOME") or as_path("~/.cache")) / "fusion"
+    except FusionError:
+        raise FusionError(
+            "there is no home folder to keep embeddings in: set FUSION_CACHE to a folder"
+        ) from None
 
 
 def hash_text(text: str) -> bytes:

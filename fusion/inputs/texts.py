@@ -2,21 +2,22 @@
 
 import hashlib
 import logging
-import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from fusion.errors import FusionError
-from fusion.inputs.corpora import EMBEDDED, load_documents
-from fusion.inputs.hub import Document, not_found, wikipedia_from_hub
+from fusion.inputs.corpora import EMBEDDED, check_data, load_documents, settled_data
+from fusion.inputs.hub import Document, hub_reachable, not_found, wikipedia_from_hub
 from fusion.inputs.jsonl import KINDS, is_json_lines, parse_object, read_lines
 from fusion.inputs.prose import LINES, WARNING, is_one_document
 from fusion.inputs.pydocs import paragraphs
 from fusion.inputs.records import Unfit, field_text, id_of, repeated, text_of
+from fusion.paths import as_path, root_of
 from fusion.samples import evenly_spaced
 
+OF_DATA, WIKIPEDIA = "data:", "wikipedia"
 logger = logging.getLogger(__name__)
 
 _SENTENCE_ENDS = re.compile(r"(?<=[a-z0-9)\"'%\]][.!?])\s+(?=[A-Z\"'(0-9])")
@@ -67,9 +68,7 @@ def load_texts(name: str, max_texts: int | None = None) -> Texts:
     Raises:
         FusionError: It is nowhere (the message says where it was looked for), or it is empty.
     """
-    parts = [_load_part(part, max_texts) for part in name.split(",") if part]
-    if not parts:
-        raise FusionError("--texts is empty; name a file, a data set (data:NAME) or pydocs")
+    parts = [_load_part(part, max_texts) for part in _parts(name)]
     several = len(parts) > 1  # then ids may collide, and the source becomes part of an id
     ids = [f"{part.name}/{key}" if several else key for part in parts for key in part.ids]
     texts = [text for part in parts for text in part.texts]
@@ -78,22 +77,69 @@ def load_texts(name: str, max_texts: int | None = None) -> Texts:
 
 
 def _load_part(name: str, max_texts: int | None) -> Texts:
-    if name.startswith("data:"):
-        documents = load_documents(name.removeprefix("data:"))
+    if name.startswith(OF_DATA):
+        documents = load_documents(name.removeprefix(OF_DATA))
         whole, titles = [d.whole for d in documents.values()], [d.title for d in documents.values()]
         return Texts(name, list(documents), whole, titles).first(max_texts)
     if name == EMBEDDED:
         return _numbered(name, [Document("", text) for text in paragraphs()]).first(max_texts)
-    tried = [Path(name)]
-    if root := os.environ.get("FUSION_DATA"):
-        tried += [Path(root) / "texts" / f"{name}{suffix}" for suffix in (".jsonl.gz", ".jsonl")]
-    for path in tried:
-        if path.is_file():
-            return read_texts(path, max_texts)
-    found = wikipedia_from_hub(max_texts) if name == "wikipedia" else None
+    path = _find_file(name)
+    if path is not None:
+        return read_texts(path, max_texts)
+    found = wikipedia_from_hub(max_texts) if name == WIKIPEDIA else None
     if found is None:
-        raise FusionError(not_found("texts", name, tried))
+        raise FusionError(not_found("texts", name, _places(name)))
     return _numbered(name, found)
+
+
+def check_texts(name: str) -> None:
+    """Refuse texts that are nowhere or of no known kind, before anything is read.
+
+    Raises:
+        FusionError: As ``load_texts``.
+    """
+    for part in _parts(name):
+        path = _find_file(part)
+        if part.startswith(OF_DATA):
+            check_data(part.removeprefix(OF_DATA))
+        elif part != EMBEDDED and path is None and not (part == WIKIPEDIA and hub_reachable()):
+            raise FusionError(not_found("texts", part, _places(part)))
+        elif path is not None:
+            _check_kind(path)
+
+
+def settled_texts(name: str) -> str:
+    """The name with absolute paths in it where it means files or folders: it holds anywhere."""
+    return ",".join(_settled(part) for part in _parts(name))
+
+
+def _settled(part: str) -> str:
+    if part.startswith(OF_DATA):
+        return OF_DATA + settled_data(part.removeprefix(OF_DATA))
+    path = _find_file(part)
+    return str(path.absolute()) if path is not None and path == as_path(part) else part
+
+
+def _parts(name: str) -> list[str]:
+    parts = [part for part in name.split(",") if part]
+    if not parts:
+        raise FusionError("--texts is empty; name a file, a data set (data:NAME) or pydocs")
+    return parts
+
+
+def _find_file(name: str) -> Path | None:
+    """The file of texts that a name means, if it means one."""
+    if name == EMBEDDED or name.startswith(OF_DATA):
+        return None
+    return next((path for path in _places(name) if path.is_file()), None)
+
+
+def _places(name: str) -> list[Path]:
+    own = [] if name == WIKIPEDIA else [as_path(name)]  # ./wikipedia is a file of that name
+    root = root_of("FUSION_DATA")
+    if root is None:
+        return own
+    return own + [root / "texts" / f"{name}{suffix}" for suffix in (".jsonl.gz", ".jsonl")]
 
 
 def _numbered(name: str, documents: list[Document]) -> Texts:
@@ -108,8 +154,7 @@ def read_texts(path: Path, max_texts: int | None = None) -> Texts:
         FusionError: The file is of another kind, empty, not UTF-8, or a line is not what it should
             be.
     """
-    if not path.name.lower().endswith(KINDS):
-        raise FusionError(f"{path} is of no known kind; choose among {', '.join(KINDS)}")
+    _check_kind(path)
     ids: list[str] = []
     texts: list[str] = []
     titles: list[str] = []
@@ -129,6 +174,11 @@ def read_texts(path: Path, max_texts: int | None = None) -> Texts:
     if not is_json and is_one_document(texts[:LINES]):
         logger.warning(WARNING, path)
     return Texts(path.name, ids, texts, titles)
+
+
+def _check_kind(path: Path) -> None:
+    if not path.name.lower().endswith(KINDS):
+        raise FusionError(f"{path} is of no known kind; choose among {', '.join(KINDS)}")
 
 
 def _parse_row(path: Path, number: int, line: str, is_json: bool) -> tuple[str, str, str]:

@@ -4,14 +4,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fusion.errors import FusionError
-from fusion.inputs.corpora import load_data
 from fusion.measure.comparisons import REFERENCE, compare_variants
 from fusion.measure.rows import MEAN, Row, Variant, averaged_over_seeds
 from fusion.measure.statistics import Comparison
 from fusion.space.codes import Precision
-
-CHOICE_SPLITS = ("dev", "train")
-"""Where to choose, in this order; never the split that is reported."""
 
 
 @dataclass(frozen=True)
@@ -46,30 +42,6 @@ class Choice:
             f"{full:.4f}, difference {self.distance.difference:+.4f} "
             f"[{below:+.4f}, {above:+.4f}]"
         )
-
-
-def splits_to_choose_on(names: Sequence[str], reported: str) -> dict[str, str]:
-    """For each data set that has one, the split to choose on.
-
-    Raises:
-        FusionError: None has a split besides the reported one.
-    """
-    found: dict[str, str] = {}
-    for name in names:
-        for split in CHOICE_SPLITS:
-            if split == reported or name in found:
-                continue
-            try:
-                load_data(name, split)
-            except FusionError:  # no such split: the next may be there
-                continue
-            found[name] = split
-    if not found:
-        raise FusionError(
-            f"none of {', '.join(names)} has a dev or train split to choose on; a budget has to be "
-            "filled without looking at the split that is reported"
-        )
-    return found
 
 
 def choose(chosen_rows: Sequence[Row], reported_rows: Sequence[Row], budget: int) -> Choice:

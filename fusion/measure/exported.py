@@ -6,8 +6,9 @@ from typing import Protocol
 import numpy as np
 
 from fusion.inputs.corpora import RetrievalData
-from fusion.measure.evaluation import EvaluationConfig, load_sets
+from fusion.measure.config import EvaluationConfig
 from fusion.measure.rows import Row, mean_rows
+from fusion.measure.sets import load_sets
 from fusion.measure.sweep import Space, measure
 from fusion.space.codes import Codebook, Precision
 from fusion.space.recipe import check_dims

@@ -56,8 +56,9 @@ def seal(folder: Path) -> None:
     # Lengths, pooling and the like stand in JSON; those of the root are made anew at each save.
     below = [path for path in folder.rglob("*.json") if path.parent != folder]
     sealed = sorted([*folder.rglob("*.safetensors"), *below])
+    mode = (folder / MODULES).stat().st_mode & 0o777  # as the umask has it
     for path in sealed:
-        path.chmod(0o644)  # safetensors lets only the owner read
+        path.chmod(mode)  # safetensors lets only the owner read
     files = {path.relative_to(folder).as_posix(): _sha256(path) for path in sealed}
     settings = FusionSettings.read(folder / CONFIG)
     FusionSettings(settings.encoders, settings.normalize, settings.dims, files).write(folder)

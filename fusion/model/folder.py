@@ -11,9 +11,11 @@ import torch
 
 from fusion.errors import FusionError
 from fusion.inputs.encoders import UNLOADABLE, FrozenEncoder, load_encoder
+from fusion.inputs.names import folder_of
+from fusion.inputs.precomputed import SCHEME
 from fusion.model.card import read_results, render_card
+from fusion.model.place import check_free, find_model
 from fusion.model.ranges import fit_ranges
-from fusion.output import check_output
 from fusion.run import Run
 from fusion.space.codes import Codebook, Precision, fit_shelf, load_from_shelf
 from fusion.space.compressor import FittedCompressor
@@ -59,7 +61,7 @@ def load(
     if unknown := options.keys() - {*OF_HUB, *OF_MODEL, *OF_ENCODERS}:
         raise ValueError(f"load takes no option {min(unknown)!r}")
     hub = {key: options[key] for key in OF_HUB if key in options}
-    folder = Path(model) if Path(model).is_dir() else _download(str(model), hub)
+    folder = find_model(model) or _download(str(model), hub)
     try:
         own = {key: options[key] for key in OF_ENCODERS if key in options}
         modules = _load_modules(folder, _read_json(folder / MODULES), own)
@@ -96,7 +98,7 @@ def load_codebook(model: str | Path, precision: Precision | str, dim: int) -> Co
     """
     from fusion.model.fused_model import CODEBOOKS
 
-    folder = Path(model) if Path(model).is_dir() else _download(str(model), {})
+    folder = find_model(model) or _download(str(model), {})
     return load_from_shelf(folder / CODEBOOKS, precision, dim)
 
 
@@ -112,7 +114,7 @@ def _load_modules(folder: Path, listed: list[dict[str, Any]], options: dict[str,
         kind = known.get(str(entry["type"]).rpartition(".")[2])
         path = Path(entry["path"])
         if kind is None or path.is_absolute() or ".." in path.parts:
-            raise FusionError(f"{folder} names a module that fusion has not: {entry}")
+            raise FusionError(f"{folder} names a module that fusion has not: {entry['type']}")
         own = options if kind is FusedEncoder else {}
         places = {"subfolder": entry["path"], "local_files_only": True}
         modules.append(kind.load(str(folder), **places, **own))
@@ -158,12 +160,7 @@ def export(
     Raises:
         FusionError: The folder is taken, or an encoder cannot be had or exported.
     """
-    from fusion.model.settings import CONFIG
-
-    if not folder.name:
-        raise ValueError(f"output {folder} has no name: give the model a folder of its own")
-    folder = folder.resolve() if folder.is_symlink() else folder
-    check_output(folder, overwrite, marks=(CONFIG,), kind="an exported model")
+    folder = check_free(folder, overwrite)
     measured = None if results is None else read_results(results, compressor)
     model: Any = build_model(run, compressor)
     model._model_card_text = render_card(
@@ -211,7 +208,7 @@ def build_model(run: Run, compressor: str = "head") -> "SentenceTransformer":
 
 
 def _frozen(name: str) -> FrozenEncoder:
-    if name.startswith("file:"):
+    if name.startswith(SCHEME):
         raise FusionError(f"{name} holds embeddings, not an encoder: such a run has no model")
     encoder = load_encoder(name, "float32", "cpu")
     assert isinstance(encoder, FrozenEncoder)  # the other kind is file:
@@ -227,8 +224,8 @@ def _entries(run: Run, encoders: list[FrozenEncoder]) -> "list[EncoderEntry]":
             raise FusionError(
                 f"encoder {encoder.name!r} is {encoder.dim} wide, the run's {run.blocks.dims[row]}"
             )
-        local = Path(encoder.name).is_dir()  # a path of this machine is nobody else's business
-        name = Path(encoder.name).resolve().name if local else encoder.name
+        local = folder_of(encoder.name)  # a path of this machine is nobody else's business
+        name = local.resolve().name if local else encoder.name
         slug = "".join(c if c.isalnum() or c in "-_." else "-" for c in name).strip(".")
         card = encoder.card
         entries.append(

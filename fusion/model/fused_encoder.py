@@ -136,7 +136,8 @@ class FusedEncoder(InputModule):
         for row, encoder in enumerate(self.encoders):
             split = [(*key.partition("."), value) for key, value in features.items()]
             own = {key: value for key, _, index, value in split if int(index or 0) == row}
-            blocks.append(_run(encoder, own))  # (n, d_i)
+            width = self.settings.encoders[row].dim  # less than its own where truncate_dim was set
+            blocks.append(_run(encoder, own)[:, :width])  # (n, d_i)
         features["sentence_embedding"] = self.fuse(blocks)
         return features
 

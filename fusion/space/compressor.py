@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Protocol, Self, runtime_checkable
 
 import numpy as np
-from safetensors.numpy import save_file
 
 from fusion.errors import FusionError
+from fusion.output import write_tensors
 
 FORMAT = "fusion.compressor"
 """The key of a file's metadata under which the configuration stands as JSON."""
@@ -91,14 +91,8 @@ class FittedCompressor(ABC):
         """Write one safetensors file: the tensors, and the configuration as JSON in its header."""
         in_dim, out_dim = self._fitted()
         config = {"name": self.name, "in_dim": in_dim, "out_dim": out_dim, **self._config()}
-        path = Path(path)
-        partial = path.with_name(f"{path.name}.partial")
         tensors = {k: np.asarray(v, order="C") for k, v in self._tensors().items()}
-        try:
-            save_file(tensors, partial, metadata={FORMAT: json.dumps(config)})
-            partial.replace(path)  # a killed run leaves the old file or the new one, never half
-        finally:
-            partial.unlink(missing_ok=True)
+        write_tensors(Path(path), tensors, {FORMAT: json.dumps(config)})
 
     def _fitted(self) -> tuple[int, int]:
         if self._shape is None:

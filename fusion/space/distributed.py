@@ -1,4 +1,4 @@
-"""One training over several processes: who is who, and one batch out of the shares of all.
+"""One training over several processes: one batch out of the shares of all.
 
 Row i of a batch belongs to the process i modulo their number. Every process gathers the outputs of
 all and takes the loss of the whole batch, so that each text is compared with all others, whichever
@@ -6,28 +6,10 @@ process they came from. That costs each the cosines of the whole batch, which th
 products outweigh up to some thousand texts a batch.
 """
 
-import os
 from typing import Any
 
 import torch
 from torch import Tensor, distributed
-
-from fusion.space.recipe import TrainConfig
-
-
-def is_first(config: TrainConfig) -> bool:
-    """Whether this process is the one that writes and talks.
-
-    A launcher (torchrun, Slurm, Lightning's own) tells each process its place in the environment;
-    a training on one device takes no notice, since it may be one of many jobs of a launcher.
-    """
-    if config.devices == 1 and config.nodes == 1:
-        return True
-    for name in ("RANK", "SLURM_PROCID"):
-        if name in os.environ:
-            return os.environ[name] == "0"
-    node = os.environ.get("NODE_RANK", os.environ.get("GROUP_RANK", "0"))
-    return node == "0" and os.environ.get("LOCAL_RANK", "0") == "0"
 
 
 def gather_rows(share: Tensor, total: int) -> Tensor:

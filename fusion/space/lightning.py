@@ -6,6 +6,7 @@ try:
     import lightning
     from lightning.fabric.utilities.exceptions import MisconfigurationException
     from lightning.pytorch.callbacks import Callback, EarlyStopping, ModelCheckpoint
+    from lightning.pytorch.plugins.environments import LightningEnvironment
     from lightning.pytorch.plugins.io import TorchCheckpointIO
     from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 except ImportError as error:
@@ -14,6 +15,7 @@ except ImportError as error:
 __all__ = [
     "Callback",
     "EarlyStopping",
+    "LightningEnvironment",
     "MisconfigurationException",
     "ModelCheckpoint",
     "OptimizerLRSchedulerConfig",

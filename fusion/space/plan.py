@@ -11,10 +11,8 @@ from torch import Tensor
 
 from fusion.errors import FusionError
 from fusion.space.batches import Queries, split
-from fusion.space.recipe import TrainConfig
+from fusion.space.recipe import WHERE, TrainConfig
 
-WHERE = ("device", "devices", "nodes", "strategy")
-"""Settings of where a training runs: it may move to other machines and go on there."""
 JUDGED = "held-back texts among all"
 """What the least loss is of, with the loss "kl"."""
 _PASSES = 50  # over few texts in a run given in steps: more of them learn these texts by heart

@@ -1,12 +1,16 @@
-"""How a head is trained: one flat configuration, and named sets of its defaults."""
+"""How a head is trained: one flat configuration, and named sets of its defaults.
+
+Light to import, since a value that cannot be is refused before torch is loaded.
+"""
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from fusion.space.fields import check_types
-from fusion.space.head import HeadConfig
-from fusion.space.losses import LOSSES
+
+if TYPE_CHECKING:  # a wrong value is refused before torch is loaded
+    from fusion.space.head import HeadConfig
 
 RECIPES: dict[str, dict[str, Any]] = {
     # A linear map that begins as PCA and learns which neighbours matter, and stays close enough to
@@ -45,10 +49,12 @@ RECIPES: dict[str, dict[str, Any]] = {
     },
 }
 """What each recipe changes of TrainConfig's defaults."""
+WHERE = ("device", "devices", "nodes", "strategy")
+"""Settings of where a training runs: it may move to other machines and go on there."""
 
 _CHOICES: dict[str, Sequence[Any]] = {
     "recipe": tuple(RECIPES),
-    "loss": tuple(LOSSES),
+    "loss": ("mse", "kl"),  # the names of LOSSES
     "head": ("linear", "paper"),
     "start": ("pca", "kaiming"),
     "schedule": ("constant", "step", "cosine"),
@@ -199,8 +205,10 @@ class TrainConfig:
             changes.setdefault("sentences", 0)
         return cls(**{"recipe": recipe, **RECIPES[recipe], **changes})
 
-    def head_config(self, in_dim: int, out_dim: int) -> HeadConfig:
+    def head_config(self, in_dim: int, out_dim: int) -> "HeadConfig":
         """The head that is trained, at given widths."""
+        from fusion.space.head import HeadConfig
+
         if self.head == "linear":
             return HeadConfig.linear(in_dim, out_dim, self.residual_width)
         return HeadConfig(in_dim, out_dim, residual_width=self.residual_width)

@@ -18,13 +18,14 @@ from torch import Tensor
 from fusion.errors import FusionError
 from fusion.space.batches import Batches, HeldBack, Queries, Rows, Subset
 from fusion.space.compressors import PCA, HeadCompressor
-from fusion.space.distributed import gather_rows, is_first
+from fusion.space.distributed import gather_rows
 from fusion.space.head import FusionHead
 from fusion.space.held import SHARES, HeldBackTexts
 from fusion.space.keeping import Metrics, WholeCheckpoints, are_whole, interruptible, quiet
 from fusion.space.lightning import (
     Callback,
     EarlyStopping,
+    LightningEnvironment,
     MisconfigurationException,
     ModelCheckpoint,
     OptimizerLRSchedulerConfig,
@@ -32,6 +33,7 @@ from fusion.space.lightning import (
 )
 from fusion.space.losses import LOSSES, NeighbourKL
 from fusion.space.plan import Plan, accelerator, device_count, make_plan
+from fusion.space.ranks import is_first
 from fusion.space.recipe import RECIPES, TrainConfig, check_dims
 
 __all__ = ["RECIPES", "TrainConfig", "fit_head"]
@@ -77,7 +79,8 @@ def fit_head(
     place = nullcontext(folder) if folder is not None else tempfile.TemporaryDirectory()
     with place as name:
         plan = make_plan(embeddings, config, dims, queries)
-        return _train(plan, Path(name), resume)
+        # Absolute: Lightning would take a leading ~ for the home folder, and nobody else would.
+        return _train(plan, Path(name).absolute(), resume)
 
 
 def check_devices(config: TrainConfig) -> None:
@@ -88,8 +91,10 @@ def check_devices(config: TrainConfig) -> None:
     """
     try:
         with quiet():
-            lightning.Trainer(**_place(config), logger=False, barebones=True)
-    except (MisconfigurationException, ValueError, ImportError) as error:
+            lightning.Trainer(
+                **_place(config), plugins=_launcher(config), logger=False, barebones=True
+            )
+    except (MisconfigurationException, ValueError, ImportError, RuntimeError, KeyError) as error:
         reason = str(error).partition(". ")[0]
         asked = f"devices={config.devices}, nodes={config.nodes}, strategy={config.strategy}"
         raise FusionError(f"cannot train on {asked}: {reason}") from error
@@ -102,6 +107,15 @@ def _place(config: TrainConfig) -> dict[str, Any]:
         "num_nodes": config.nodes,
         "strategy": config.strategy,
     }
+
+
+def _launcher(config: TrainConfig) -> list[Any]:
+    """Who started this process: nobody that matters, if it trains alone.
+
+    Lightning would look for Slurm, torchrun, LSF or MPI in the environment, and a training on one
+    device may well stand in a job of theirs that is about something else.
+    """
+    return [LightningEnvironment()] if config.devices == 1 and config.nodes == 1 else []
 
 
 def _train(plan: Plan, folder: Path, resume: bool) -> HeadCompressor:
@@ -154,7 +168,7 @@ def _train(plan: Plan, folder: Path, resume: bool) -> HeadCompressor:
             enable_progress_bar=sys.stdout.isatty(),
             enable_model_summary=False,
             num_sanity_val_steps=0,
-            plugins=[WholeCheckpoints()],
+            plugins=[WholeCheckpoints(), *_launcher(config)],
             use_distributed_sampler=False,
         )
         start = last_path if resume and are_whole(last_path, best_path) else None

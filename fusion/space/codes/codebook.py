@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError, safe_open
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 
 from .errors import FusionError
 from .grids import gaussian_levels, nearest_level
@@ -215,7 +215,8 @@ class Codebook:
         path.parent.mkdir(parents=True, exist_ok=True)
         tensors = {name: np.ascontiguousarray(getattr(self, name)) for name in TENSORS}
         partial = path.with_name(path.name + ".partial")
-        save_file(tensors, partial, metadata={"codebook": json.dumps(self.about)})
+        # The library's own save_file lets only the owner read, whatever the umask.
+        partial.write_bytes(save(tensors, {"codebook": json.dumps(self.about)}))
         partial.replace(path)
 
     @classmethod

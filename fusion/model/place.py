@@ -1,0 +1,82 @@
+"""Where a model lies and what it is, found out without loading it. Light to import."""
+
+import json
+from pathlib import Path
+
+from fusion.errors import FusionError
+from fusion.inputs.hub import hub_reachable, in_hub_cache
+from fusion.inputs.names import HUB_ID
+from fusion.output import check_output
+from fusion.paths import as_path
+from fusion.run import CONFIG as RUN_CONFIG
+
+MARK = "fusion_config.json"  # modeling_fusion.CONFIG, which comes with torch
+
+
+def find_model(model: str | Path) -> Path | None:
+    """The folder of an exported model; None where it is no folder, so perhaps a hub id.
+
+    Raises:
+        FusionError: It is another kind of folder.
+    """
+    folder = as_path(model)
+    if not folder.is_dir():
+        return None
+    if (folder / MARK).is_file():
+        return folder
+    if (folder / RUN_CONFIG).is_file():
+        raise FusionError(
+            f"{model} is a run, not a model: python -m fusion.export {model} makes one of it"
+        )
+    if (folder / "modules.json").is_file():
+        raise FusionError(
+            f"{model} is a sentence-transformers model that fusion.export did not write; to use it "
+            f"as an encoder, train on it: python -m fusion.train --encoders {model}"
+        )
+    raise FusionError(f"{model} is no exported model: it has no {MARK}")
+
+
+def check_model(model: str | Path, dim: int | None = None) -> None:
+    """Refuse a model that cannot be had here, or has not the width, without loading it.
+
+    Raises:
+        FusionError: It is no exported model, or neither a folder nor a name that a hub gives.
+        ValueError: It is narrower than ``dim``.
+    """
+    folder, name = find_model(model), str(model)
+    if folder is not None:
+        widest = trained_dims(folder)[-1]
+        if dim is not None and not 1 <= dim <= widest:
+            raise ValueError(f"truncate-dim must be from 1 to {widest}, its width, got {dim}")
+    elif not (HUB_ID.fullmatch(name) and (in_hub_cache(name) or hub_reachable())):
+        raise FusionError(f"{model} is neither a folder nor a model that the hub gives")
+
+
+def trained_dims(folder: Path) -> tuple[int, ...]:
+    """The widths that an exported model was trained for, ascending.
+
+    Raises:
+        FusionError: Its settings are damaged.
+    """
+    try:
+        dims = tuple(json.loads((folder / MARK).read_text(encoding="utf-8"))["dims"])
+        if not dims or not all(isinstance(dim, int) for dim in dims):
+            raise ValueError(f"dims is {list(dims)}")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise FusionError(f"{folder / MARK} is damaged: {error}") from None
+    return dims
+
+
+def check_free(folder: Path, overwrite: bool) -> Path:
+    """Refuse an output folder that is taken, before any work; gives the folder behind a link.
+
+    Raises:
+        FusionError: Something else than an exported model stands there, or ``overwrite`` is not
+            given.
+        ValueError: The folder has no name.
+    """
+    if not folder.name:
+        raise ValueError(f"output {folder} has no name: give the model a folder of its own")
+    folder = folder.resolve() if folder.is_symlink() else folder
+    check_output(folder, overwrite, marks=(MARK,), kind="an exported model")
+    return folder
