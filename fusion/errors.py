@@ -1,5 +1,7 @@
 """The one error that a person at the terminal is meant to read."""
 
+from importlib.util import find_spec
+
 
 class FusionError(Exception):
     """A failure with a one-line message that names the value and the way out.
@@ -14,6 +16,27 @@ class MissingExtraError(FusionError, ImportError):
     def __init__(self, purpose: str, extra: str) -> None:
         """``purpose`` says what cannot be done without it."""
         super().__init__(f"{purpose}: pip install -e '.[{extra}]'")
+
+
+LIBRARIES = {
+    "lightning": ("training runs on Lightning", "train"),
+    "matplotlib": ("figures are drawn by matplotlib", "train"),
+}
+
+
+def check_installed(*names: str) -> None:
+    """Find out before any work, and without importing them, whether libraries are there.
+
+    Raises:
+        MissingExtraError: One is not.
+    """
+    for name in names:
+        try:
+            there = find_spec(name) is not None
+        except (ImportError, ValueError):
+            there = False
+        if not there:
+            raise MissingExtraError(*LIBRARIES[name])
 
 
 def one_line(error: BaseException) -> str:

@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fusion.errors import check_installed
 from fusion.terminal import beside, build_parser, comma_list, command, int_list, path, run_door, say
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def evaluate(options: dict[str, Any]) -> None:
     from fusion.output import check_output
     from fusion.run import CONFIG
 
+    check_installed("matplotlib")
     folder, overwrite = options.pop("output"), options.pop("overwrite", False)
     check_output(folder, overwrite)
     source = options.pop("run")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fusion.config import RunConfig
+from fusion.errors import check_installed
 from fusion.space.recipe import RECIPES, WHERE, TrainConfig
 from fusion.terminal import (
     beside,
@@ -104,6 +105,7 @@ def train(options: dict[str, Any]) -> None:
     from fusion.run import train as train_run
     from fusion.space.ranks import is_first
 
+    check_installed("lightning", "matplotlib")
     folder = options.pop("output")
     resume, overwrite = options.pop("resume", False), options.pop("overwrite", False)
     config = resolve(options)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from fusion.errors import FusionError, MissingExtraError
+from fusion.errors import LIBRARIES, FusionError, MissingExtraError
 from fusion.measure.archive import read_report, whole_folder, write_records
 from fusion.measure.comparisons import REFERENCE, comparisons_of
 from fusion.measure.curves import best_coded, height_at, line_of, spread
@@ -35,7 +35,7 @@ try:
     from matplotlib.layout_engine import ConstrainedLayoutEngine
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 except ImportError as error:
-    raise MissingExtraError("figures are drawn by matplotlib", "train") from error
+    raise MissingExtraError(*LIBRARIES["matplotlib"]) from error
 
 __all__ = [
     "loss_figure",

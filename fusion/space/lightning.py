@@ -1,6 +1,6 @@
 """The door to Lightning, which is an extra and takes seconds to import."""
 
-from fusion.errors import MissingExtraError
+from fusion.errors import LIBRARIES, MissingExtraError
 
 try:
     import lightning
@@ -10,7 +10,7 @@ try:
     from lightning.pytorch.plugins.io import TorchCheckpointIO
     from lightning.pytorch.utilities.types import OptimizerLRSchedulerConfig
 except ImportError as error:
-    raise MissingExtraError("training runs on Lightning", "train") from error
+    raise MissingExtraError(*LIBRARIES["lightning"]) from error
 
 __all__ = [
     "Callback",
