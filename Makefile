@@ -46,7 +46,7 @@ notebooks: $(READY)  ## Run every notebook from top to bottom
 	$(BIN)/python notebooks/run.py
 
 real-data: $(READY)  ## Check published figures on BEIR data; needs FUSION_DATA
-	$(BIN)/python experiments/check_real_data.py
+	$(BIN)/python experiments/checks/real_data.py
 
 $(OLDEST)/.ready: pyproject.toml constraints-cpu.txt .ci/oldest.py
 	$(PYTHON) -m venv $(OLDEST)

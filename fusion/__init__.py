@@ -12,14 +12,15 @@ _ROOMS = {
     "Blocks": "fusion.space.blocks",
     "Codebook": "fusion.space.codes",
     "FusionHead": "fusion.space.head",
+    "HeadCompressor": "fusion.space.compressors",
     "PCA": "fusion.space.compressors",
-    "TrainConfig": "fusion.space.recipe",
+    "TrainConfig": "fusion.space.training.recipe",
     "choose_weights": "fusion.space.weights",
-    "fit_head": "fusion.space.training",
+    "fit_head": "fusion.space.training.fit",
     "load": "fusion.model.folder",
     "load_codebook": "fusion.model.folder",
     "load_compressor": "fusion.space.compressors",
-    "nested_topk": "fusion.search.topk",
+    "nested_topk": "fusion.topk.nested",
 }
 
 __all__ = ["__version__", *sorted(_ROOMS)]

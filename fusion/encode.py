@@ -5,7 +5,7 @@ import sys
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from fusion.bulk.precisions import KINDS, PRECISIONS
+from fusion.bulk.writing.precisions import KINDS, PRECISIONS
 from fusion.errors import FusionError
 from fusion.paths import as_path
 from fusion.terminal import build_parser, comma_list, path, run_door, say
@@ -81,10 +81,10 @@ def encode(options: dict[str, Any]) -> None:
     """Find the input, load the model, encode, say what was done."""
     from fusion.bulk.encoder import EncodeConfig
     from fusion.bulk.job import JobConfig, encode_rows
-    from fusion.bulk.journal import check_free
-    from fusion.bulk.manifest import MANIFEST, REJECTS
-    from fusion.bulk.reader import Fields, Reader
-    from fusion.bulk.sources import find_sources
+    from fusion.bulk.reading.reader import Fields, Reader
+    from fusion.bulk.reading.sources import find_sources
+    from fusion.bulk.writing.journal import check_free
+    from fusion.bulk.writing.manifest import MANIFEST, REJECTS
     from fusion.model.place import check_model
 
     folder = options["output"]

@@ -11,10 +11,10 @@ from fusion.errors import check_installed
 from fusion.terminal import beside, build_parser, comma_list, command, int_list, path, run_door, say
 
 if TYPE_CHECKING:
-    from fusion.inputs.corpora import RetrievalData
-    from fusion.measure.config import EvaluationConfig
+    from fusion.inputs.data.judged import RetrievalData
+    from fusion.measure.retrieval.config import EvaluationConfig
     from fusion.measure.rows import Row
-    from fusion.run import Run
+    from fusion.runs.folder import Run
 
 DESCRIPTION = """Measure a run on retrieval data with judgements: each encoder, their concat, and
 every compressor at every width and precision, with 95 % intervals and paired tests."""
@@ -60,7 +60,7 @@ def _parser() -> argparse.ArgumentParser:
 def evaluate(options: dict[str, Any]) -> None:
     """Check what can be checked in no time, load the run (or the model), measure, report."""
     from fusion.output import check_output
-    from fusion.run import CONFIG
+    from fusion.runs.folder import CONFIG
 
     check_installed("matplotlib")
     folder, overwrite = options.pop("output"), options.pop("overwrite", False)
@@ -71,9 +71,9 @@ def evaluate(options: dict[str, Any]) -> None:
 
 
 def _evaluate_run(source: Path, options: dict[str, Any], folder: Path, overwrite: bool) -> None:
-    from fusion.measure.config import EvaluationConfig
-    from fusion.measure.sets import check_widths, load_sets, sets_to_choose_on
-    from fusion.run import Run, read_config
+    from fusion.measure.retrieval.config import EvaluationConfig
+    from fusion.measure.retrieval.sets import check_widths, load_sets, sets_to_choose_on
+    from fusion.runs.folder import Run, read_config
 
     made, blocks, _ = read_config(source)
     if options.get("budget") is not None:
@@ -84,7 +84,7 @@ def _evaluate_run(source: Path, options: dict[str, Any], folder: Path, overwrite
     sets, chosen_on = load_sets(config), []
     if config.budget is not None:  # where to choose is found out before hours of work
         chosen_on = sets_to_choose_on(config.data, config.split)
-    from fusion.measure.evaluation import evaluate_sets  # from here on there is torch
+    from fusion.measure.retrieval.evaluation import evaluate_sets  # from here on there is torch
 
     run = Run.load(source)
     rows = evaluate_sets(run, sets, config)
@@ -108,8 +108,8 @@ def _budgeted(options: dict[str, Any]) -> dict[str, Any]:
 
 
 def _evaluate_model(source: Path, options: dict[str, Any], folder: Path, overwrite: bool) -> None:
-    from fusion.measure.config import EvaluationConfig
-    from fusion.measure.sets import check_widths, load_sets
+    from fusion.measure.retrieval.config import EvaluationConfig
+    from fusion.measure.retrieval.sets import check_widths, load_sets
     from fusion.model.place import check_model, trained_dims
 
     if given := {"methods", "seeds", "budget"} & options.keys():
@@ -121,7 +121,7 @@ def _evaluate_model(source: Path, options: dict[str, Any], folder: Path, overwri
     config, dims = EvaluationConfig(**options), trained_dims(source)
     check_widths(dims, dims[-1], config)
     sets = load_sets(config)
-    from fusion.measure.exported import evaluate_model_on  # from here on there is torch
+    from fusion.measure.retrieval.exported import evaluate_model_on  # from here on there is torch
     from fusion.model.folder import load, load_codebook
 
     model: Any = load(source)
@@ -164,8 +164,8 @@ def _fill(
     budget: int,
 ) -> str:
     """Choose the best variant within the budget, and say what it keeps."""
-    from fusion.measure.budget import choose
-    from fusion.measure.evaluation import evaluate_sets
+    from fusion.measure.retrieval.budget import choose
+    from fusion.measure.retrieval.evaluation import evaluate_sets
 
     choice = choose(evaluate_sets(run, sets, config), rows, budget)
     dim = choice.confirmed.dim

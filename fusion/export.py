@@ -42,7 +42,7 @@ def export(options: dict[str, Any]) -> None:
     """Write the folder, check it from outside, and send it if asked to."""
     from fusion.model.card import read_results
     from fusion.model.place import check_free
-    from fusion.run import Run, read_config
+    from fusion.runs.folder import Run, read_config
 
     folder, name = options["output"], options.get("push_to_hub", "")
     compressor = options.get("compressor", "head")

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fusion.config import RunConfig
 from fusion.errors import check_installed
-from fusion.space.recipe import RECIPES, WHERE, TrainConfig
+from fusion.runs.config import RunConfig
+from fusion.space.training.recipe import RECIPES, WHERE, TrainConfig
 from fusion.terminal import (
     beside,
     build_parser,
@@ -23,7 +23,7 @@ from fusion.terminal import (
 )
 
 if TYPE_CHECKING:
-    from fusion.run import Run
+    from fusion.runs.folder import Run
 
 DESCRIPTION = """Embed texts with several frozen encoders, set the embeddings side by side, and fit
 compressors (PCA and a head) that keep the ranking in fewer, nested dimensions. No labels needed."""
@@ -102,8 +102,8 @@ def _value(config: TrainConfig, field: str) -> str:
 
 def train(options: dict[str, Any]) -> None:
     """Resolve the options, show what they change, train, and say how good it is."""
-    from fusion.run import train as train_run
-    from fusion.space.ranks import is_first
+    from fusion.runs.training import train as train_run
+    from fusion.space.training.ranks import is_first
 
     check_installed("lightning", "matplotlib")
     folder = options.pop("output")

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from fusion.search.reference import reference_topk
+from fusion.topk.reference import reference_topk
 
 
 def copies(q, c, d, seed=0):

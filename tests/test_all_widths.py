@@ -9,7 +9,7 @@ import pytest
 import torch
 
 pytest.importorskip("mteb")
-PATH = Path(__file__).parents[1] / "experiments" / "all_widths.py"
+PATH = Path(__file__).parents[1] / "experiments" / "clients" / "all_widths.py"
 spec = importlib.util.spec_from_file_location("all_widths", PATH)
 all_widths = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(all_widths)

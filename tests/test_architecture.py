@@ -8,30 +8,33 @@ from pathlib import Path
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "fusion"
+EXPERIMENTS = PACKAGE.parent / "experiments"
 FLOORS = {  # what each room may know of the package, besides itself
-    "search": set(),
+    "topk": set(),
     "inputs": set(),
     "space": set(),
-    "config": {"inputs", "space"},
-    "run": {"config", "inputs", "space"},
-    "measure": {"run", "inputs", "space", "search"},
-    "model": {"run", "inputs", "space"},
-    "bulk": {"model", "run", "inputs", "space"},  # nobody but its door opens on it
+    "runs": {"inputs", "space"},
+    "measure": {"runs", "inputs", "space", "topk"},
+    "model": {"runs", "inputs", "space"},
+    "bulk": {"model", "runs", "inputs", "space"},  # nobody but its door opens on it
 }
-GROUND = {
-    "errors",
-    "environment",
-    "locks",
-    "output",
-    "paths",
-    "samples",
-}  # that every room stands on
+# What every room stands on.
+GROUND = {"errors", "environment", "locks", "output", "paths", "samples"}
+STRANGERS = [  # rooms within a room, the first of which knows nothing of the second
+    ("topk/engines", "topk/settling"),
+    ("topk/settling", "topk/engines"),
+    ("inputs/store", "inputs/data"),
+    ("bulk/reading", "bulk/writing"),
+    ("measure", "measure/retrieval"),
+    ("space/codes", "space/training"),
+]
+MOST_FILES, MOST_LINES, LONGEST = 13, 380, 60
 HEAVY = {  # library -> the only files that may import it
-    "sentence_transformers": {"inputs/encoders.py", "model/*"},
-    "lightning": {"space/lightning.py"},
-    "triton": {"search/triton_kernel.py"},
-    "datasets": {"inputs/hub.py"},
-    "pyarrow": {"bulk/*"},
+    "sentence_transformers": {"inputs/encoders/text.py", "model/*", "model/modules/*"},
+    "lightning": {"space/training/lightning.py"},
+    "triton": {"topk/engines/triton_kernel.py"},
+    "datasets": {"inputs/data/hub.py"},
+    "pyarrow": {"bulk/*", "bulk/reading/*", "bulk/writing/*"},
     "ray": {"bulk/ray_engine.py"},
     "matplotlib": {"measure/report.py"},
     "sklearn": set(),  # sentence-transformers brings it, and pydocs reads its docstrings
@@ -69,6 +72,64 @@ def test_imports_point_downwards(name, path):
 def test_heavy_libraries_stay_in_their_rooms(name, path):
     for library in {n.split(".")[0] for n in imported(path)} & HEAVY.keys():
         assert any(Path(name).match(room) for room in HEAVY[library]), f"{name} imports {library}"
+
+
+@pytest.mark.parametrize(("left", "right"), STRANGERS)
+def test_rooms_that_know_nothing_of_one_another(left, right):
+    for path in sorted((PACKAGE / left).glob("*.py")):
+        known = {n for n in imported(path) if n.startswith(f"fusion.{right.replace('/', '.')}.")}
+        assert not known, f"{path.name} knows {known}"
+
+
+def modules() -> dict[str, Path]:
+    """Every file of the package and of the experiments by the name that it is imported by."""
+    found = {
+        ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path
+        for path in PACKAGE.rglob("*.py")
+    }
+    return found | {path.stem: path for path in EXPERIMENTS.rglob("*.py")}
+
+
+def test_no_two_files_import_each_other():
+    found = modules()
+    known = {
+        name: {
+            module
+            for n in (imported(path) if path.is_relative_to(PACKAGE) else plainly_imported(path))
+            for module in (n, n.rpartition(".")[0])
+            if module in found and module != name
+        }
+        for name, path in found.items()
+    }
+    circles = {tuple(sorted((a, b))) for a in known for b in known[a] if a in known[b]}
+    assert not circles
+
+
+def plainly_imported(path: Path) -> set[str]:
+    tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    names = set()
+    for node in tree:
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def test_rooms_are_not_crowded():
+    folders = [*PACKAGE.rglob("*/"), *EXPERIMENTS.rglob("*/")]
+    crowded = {str(f): n for f in folders if (n := len(list(f.glob("*.py")))) > MOST_FILES}
+    assert not crowded
+
+
+def test_files_and_functions_are_short():
+    for path in [*PACKAGE.rglob("*.py"), *EXPERIMENTS.rglob("*.py")]:
+        text = path.read_text(encoding="utf-8")
+        assert text.count("\n") <= MOST_LINES, path
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+                length = node.end_lineno - node.body[0].lineno + 1
+                assert length <= LONGEST, f"{path}: {node.name} has {length} lines"
 
 
 def test_import_fusion_is_light():

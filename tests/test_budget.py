@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from fusion.errors import FusionError
-from fusion.measure.budget import choose
+from fusion.measure.retrieval.budget import choose
+from fusion.measure.retrieval.sets import sets_to_choose_on
 from fusion.measure.rows import Row
-from fusion.measure.sets import sets_to_choose_on
 
 
 def row(method, size, score, split="dev", seed=0):

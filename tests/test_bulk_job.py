@@ -18,14 +18,14 @@ from hypothesis import strategies as st
 
 from fusion import locks
 from fusion.bulk import job as job_module
-from fusion.bulk import repeats
 from fusion.bulk.engine import OneDevice
 from fusion.bulk.job import JobConfig, encode_rows
-from fusion.bulk.journal import JOURNAL, parse_journal
-from fusion.bulk.manifest import MANIFEST, REJECTS, Manifest
-from fusion.bulk.reader import Fields, Reader
-from fusion.bulk.shards import sha256
-from fusion.bulk.sources import find_sources
+from fusion.bulk.reading.reader import Fields, Reader
+from fusion.bulk.reading.sources import find_sources
+from fusion.bulk.writing import repeats
+from fusion.bulk.writing.journal import JOURNAL, parse_journal
+from fusion.bulk.writing.manifest import MANIFEST, REJECTS, Manifest
+from fusion.bulk.writing.shards import sha256
 from fusion.errors import FusionError
 
 WIDTH = 3

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusion.bulk import reader as reader_module
-from fusion.bulk.reader import Fields, Reader, Reject, Row
-from fusion.bulk.sources import find_sources
+from fusion.bulk.reading import reader as reader_module
+from fusion.bulk.reading.reader import Fields, Reader, Reject, Row
+from fusion.bulk.reading.sources import find_sources
 from fusion.errors import FusionError
-from fusion.inputs.texts import load_texts
+from fusion.inputs.data.texts import load_texts
 
 MEGABYTE = 1_000_000
 

@@ -5,7 +5,7 @@ import yaml
 
 from fusion.errors import FusionError
 from fusion.model.card import read_results, render_card
-from fusion.model.settings import EncoderEntry, FusionSettings
+from fusion.model.modules.settings import EncoderEntry, FusionSettings
 
 SETTINGS = FusionSettings(
     (

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from fusion.search.coded import EXACT_INT8, nested_topk_codes, unpack_bits
-from fusion.search.reference import rank_documents, reference_topk
+from fusion.topk.coded import EXACT_INT8, nested_topk_codes, unpack_bits
+from fusion.topk.reference import rank_documents, reference_topk
 
 DIMS = [8, 24, 64]
 

@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from fusion.errors import FusionError
-from fusion.inputs.corpora import load_data, load_documents
-from fusion.inputs.texts import Texts, load_texts, pseudo_queries, query_like
+from fusion.inputs.data.retrieval import load_data, load_documents
+from fusion.inputs.data.texts import Texts, load_texts, pseudo_queries, query_like
 
 
 @pytest.fixture

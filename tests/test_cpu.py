@@ -8,15 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from fusion.search import keys, products
-from fusion.search.cpu import Tiling, default_tiling, search
-from fusion.search.passing import FILLED, Tile, slots
-from fusion.search.problem import pose
-from fusion.search.products import onednn_is_better, tuned_products
-from fusion.search.reference import reference_topk
-from fusion.search.streaming import search_chunks
-from fusion.search.survivors import Survivors
-from fusion.search.topk import nested_topk
+from fusion.topk import keys, products
+from fusion.topk.engines.cpu import Tiling, default_tiling, search
+from fusion.topk.engines.passing import FILLED, Tile, slots
+from fusion.topk.engines.survivors import Survivors
+from fusion.topk.nested import nested_topk
+from fusion.topk.problem import pose
+from fusion.topk.products import onednn_is_better, tuned_products
+from fusion.topk.reference import reference_topk
+from fusion.topk.streaming import search_chunks
 
 DIMS = [32, 48, 64]
 
@@ -109,7 +109,7 @@ def test_a_buffer_keeps_the_best_whatever_comes(monkeypatch):
 @pytest.mark.parametrize("guess", [2, -9], ids=["too few pass", "too many pass"])
 def test_a_bad_guess_is_replaced_by_the_exact_threshold(monkeypatch, guess):
     monkeypatch.setattr(
-        "fusion.search.passing.guess_threshold",
+        "fusion.topk.engines.passing.guess_threshold",
         lambda scores, keep: np.full((len(scores), 1), guess, np.float32),
     )
     scores = np.random.default_rng(0).standard_normal((4, 999)).astype(np.float32)
@@ -148,8 +148,8 @@ def test_a_buffer_that_is_not_full_says_so(pieces):
 
 @pytest.mark.parametrize(("settled", "crowded"), [(1, 2**18), (10**6, 2**18), (10**6, 500)])
 def test_waiting_scores_are_not_forgotten(monkeypatch, settled, crowded):
-    monkeypatch.setattr("fusion.search.survivors.SETTLED", settled)
-    monkeypatch.setattr("fusion.search.survivors.CROWDED", crowded)
+    monkeypatch.setattr("fusion.topk.engines.survivors.SETTLED", settled)
+    monkeypatch.setattr("fusion.topk.engines.survivors.CROWDED", crowded)
     scores = np.random.default_rng(0).integers(-9, 10, (70, 3000)).astype(np.float32)
     scores += np.arange(3000) // 500  # the last tiles flood every buffer
     survivors = Survivors(70, 100)

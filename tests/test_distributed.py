@@ -9,13 +9,13 @@ import torch
 from torch import distributed
 
 from fusion.errors import FusionError
-from fusion.space import training
-from fusion.space.batches import Queries
 from fusion.space.compressors import load_compressor
-from fusion.space.distributed import gather_rows
-from fusion.space.plan import make_plan
-from fusion.space.ranks import is_first
-from fusion.space.recipe import TrainConfig
+from fusion.space.training.batches import Queries
+from fusion.space.training.distributed import gather_rows
+from fusion.space.training.fit import fit as training
+from fusion.space.training.plan import make_plan
+from fusion.space.training.ranks import is_first
+from fusion.space.training.recipe import TrainConfig
 
 DIMS = (4, 8, 16)
 
@@ -39,7 +39,7 @@ from pathlib import Path
 sys.path.insert(0, sys.argv[1])
 import torch
 from test_distributed import CASES, DIMS, make_embeddings, make_queries
-from fusion.space.training import TrainConfig, fit_head
+from fusion.space.training.fit import TrainConfig, fit_head
 logging.basicConfig(stream=sys.stdout, format="%(message)s")
 real = TrainConfig.head_config
 TrainConfig.head_config = lambda self, *dims: dataclasses.replace(

@@ -13,7 +13,7 @@ import yaml
 from safetensors.numpy import load_file
 
 from fusion import evaluate, train
-from fusion.space.recipe import TrainConfig
+from fusion.space.training.recipe import TrainConfig
 
 SCARCE = ["--recipe", "fusion", "--epochs", "2", "--batch-size", "32"]
 

@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import yaml
 
-from fusion.config import RunConfig
-from fusion.model import modeling_fusion, place
+from fusion.model import place
+from fusion.model.modules import modeling_fusion
+from fusion.runs.config import RunConfig
 from fusion.space.blocks import Blocks
-from fusion.space.losses import LOSSES
-from fusion.space.recipe import TrainConfig
+from fusion.space.training.losses import LOSSES
+from fusion.space.training.recipe import TrainConfig
 
 DOOR = """
 import sys

@@ -14,7 +14,7 @@ from tiny_runs import DIMS, many
 from fusion import encode
 from fusion.bulk.encoder import EncodeConfig, ModelEncoder
 from fusion.bulk.engine import ManyDevices, OneDevice
-from fusion.bulk.shards import Chunk, Row
+from fusion.bulk.writing.shards import Chunk, Row
 from fusion.errors import FusionError
 from fusion.model.folder import load, load_codebook
 

@@ -8,11 +8,11 @@ from safetensors.numpy import save_file
 from sentence_transformers import SentenceTransformer
 
 from fusion.errors import FusionError
-from fusion.inputs import hub
-from fusion.inputs.catalogue import CATALOGUE, EMBEDDED_PAIR, PAPER_QUARTET, Role
-from fusion.inputs.encoders import batches_by_tokens, load_encoder
-from fusion.inputs.fingerprints import verify_sha256
-from fusion.inputs.hub import hub_reachable
+from fusion.inputs.data import hub
+from fusion.inputs.data.hub import hub_reachable
+from fusion.inputs.encoders.catalogue import CATALOGUE, EMBEDDED_PAIR, PAPER_QUARTET, Role
+from fusion.inputs.encoders.fingerprints import verify_sha256
+from fusion.inputs.encoders.text import batches_by_tokens, load_encoder
 
 TEXTS = ["the cat runs", "dog", "a cat and a dog sleeps : the cat runs to the dog , the end"]
 

@@ -9,15 +9,16 @@ from sentence_transformers import SentenceTransformer
 from tiny_models import build_tiny_bert
 from tiny_runs import build_tiny_run, expected, many
 
-from fusion.config import RunConfig
 from fusion.errors import FusionError
 from fusion.export import main
 from fusion.model.check import TEXTS, check_model
-from fusion.model.files import seal
 from fusion.model.folder import export, load
-from fusion.run import Run, train
+from fusion.model.modules.files import seal
+from fusion.runs.config import RunConfig
+from fusion.runs.folder import Run
+from fusion.runs.training import train
 from fusion.space.compressors import PCA
-from fusion.space.recipe import TrainConfig
+from fusion.space.training.recipe import TrainConfig
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,9 @@ def run(tmp_path_factory):
 @pytest.fixture
 def door(run, monkeypatch):
     """The door opens on a run that was never written."""
-    monkeypatch.setattr("fusion.run.read_config", lambda folder: (run.config, run.blocks, {}))
+    monkeypatch.setattr(
+        "fusion.runs.folder.read_config", lambda folder: (run.config, run.blocks, {})
+    )
     monkeypatch.setattr(Run, "load", classmethod(lambda cls, folder: run))
     return lambda *arguments: main(["run", *map(str, arguments)])
 

@@ -7,10 +7,10 @@ from tiny_runs import TEXTS, build_tiny_run
 import fusion
 from fusion.errors import FusionError
 from fusion.evaluate import main
-from fusion.inputs.corpora import load_data
-from fusion.measure.sweep import Space, measure
+from fusion.inputs.data.retrieval import load_data
+from fusion.measure.retrieval.sweep import Space, measure
 from fusion.model.folder import export, load
-from fusion.model.fused_model import CODEBOOKS
+from fusion.model.modules.fused_model import CODEBOOKS
 from fusion.space.codes import Codebook
 
 

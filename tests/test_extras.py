@@ -8,7 +8,7 @@ import pytest
 
 from fusion import train
 from fusion.errors import FusionError, MissingExtraError
-from fusion.inputs import pydocs
+from fusion.inputs.data import pydocs
 
 # A finder that stands before all others: as if these had never been installed.
 BARE = """
@@ -85,7 +85,8 @@ def test_a_door_that_needs_an_extra_says_so_before_any_work(verb, said, flags, t
 
 
 @pytest.mark.parametrize(
-    "program", ["from fusion import fit_head", "from fusion.space.training import check_devices"]
+    "program",
+    ["from fusion import fit_head", "from fusion.space.training.fit import check_devices"],
 )
 def test_training_without_lightning_names_the_extra(program):
     said = "training runs on Lightning: pip install -e '.[train]'"

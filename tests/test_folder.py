@@ -14,7 +14,7 @@ from tiny_runs import TEXTS, build_tiny_run, expected, with_head
 from fusion.bulk.encoder import model_hash
 from fusion.errors import FusionError
 from fusion.model.folder import build_model, export, load, push
-from fusion.model.modeling_fusion import FusedHead
+from fusion.model.modules.modeling_fusion import FusedHead
 from fusion.space.compressors import PCA
 
 
@@ -206,7 +206,7 @@ def test_a_failing_export_leaves_nothing(run, tmp_path, monkeypatch):
     def full(*args, **kwargs):
         raise OSError("no space left")
 
-    monkeypatch.setattr("fusion.model.fused_encoder.save_file", full)
+    monkeypatch.setattr("fusion.model.modules.fused_encoder.save_file", full)
     with pytest.raises(OSError, match="no space"):
         export(run, tmp_path / "model")
     assert list(tmp_path.iterdir()) == []

@@ -3,7 +3,7 @@ import pytest
 import torch
 from tiny_runs import TEXTS, build_tiny_run, many
 
-from fusion.bulk.coders import PlainCoder
+from fusion.bulk.writing.coders import PlainCoder
 from fusion.errors import FusionError
 from fusion.model.folder import export, load, load_codebook
 from fusion.space.codes import Precision

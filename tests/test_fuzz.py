@@ -17,17 +17,17 @@ from safetensors.numpy import save
 
 from fusion import evaluate, train
 from fusion.errors import FusionError
-from fusion.inputs.catalogue import Role
-from fusion.inputs.corpora import read_beir
-from fusion.inputs.precomputed import PrecomputedEncoder
-from fusion.inputs.texts import read_texts
-from fusion.measure.budget import choose
+from fusion.inputs.data.retrieval import read_beir
+from fusion.inputs.data.texts import read_texts
+from fusion.inputs.encoders.catalogue import Role
+from fusion.inputs.encoders.precomputed import PrecomputedEncoder
+from fusion.measure.retrieval.budget import choose
 from fusion.measure.rows import Row
-from fusion.run import RunConfig
+from fusion.runs.config import RunConfig
 from fusion.space.blocks import Blocks
 from fusion.space.compressors import FirstK, HeadCompressor, load_compressor
 from fusion.space.head import FusionHead, HeadConfig
-from fusion.space.recipe import check_dims
+from fusion.space.training.recipe import check_dims
 from fusion.terminal import int_list, parse, weight_list
 
 FUZZ = settings(  # FUSION_FUZZ=10000 hunts for longer, and elsewhere each time

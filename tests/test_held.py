@@ -6,14 +6,15 @@ import pytest
 import torch
 
 from fusion.errors import FusionError
-from fusion.space import held, training
-from fusion.space.batches import Queries
 from fusion.space.compressors import PCA
-from fusion.space.held import HeldBackTexts
-from fusion.space.losses import NeighbourKL
-from fusion.space.plan import make_plan
-from fusion.space.recipe import TrainConfig
-from fusion.space.training import fit_head
+from fusion.space.training import fit as training
+from fusion.space.training import held
+from fusion.space.training.batches import Queries
+from fusion.space.training.held import HeldBackTexts
+from fusion.space.training.losses import NeighbourKL
+from fusion.space.training.plan import make_plan
+from fusion.space.training.recipe import TrainConfig
+from tests.fitted import fit_head
 
 DIMS = (4, 8, 32)
 
@@ -224,7 +225,8 @@ def test_what_is_held_back_never_leaks(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "where", ["fusion.space.training._Training.on_train_epoch_end", "fusion.space.training._keep"]
+    "where",
+    ["fusion.space.training.fit._Training.on_train_epoch_end", "fusion.space.training.fit._keep"],
 )
 def test_a_resumed_training_makes_the_same_choice(where, tmp_path, monkeypatch):
     texts, parts, _ = corpus(64)
@@ -247,8 +249,8 @@ def test_a_best_loss_of_another_kind_is_not_gone_on_with(tmp_path, monkeypatch):
     texts, parts, _ = corpus(64)
     config = TrainConfig.of("corpus", steps=12)
     with monkeypatch.context() as patched:
-        patched.setattr("fusion.space.plan.JUDGED", "among those held back")
-        patched.setattr("fusion.space.training._keep", _interrupt)
+        patched.setattr("fusion.space.training.plan.JUDGED", "among those held back")
+        patched.setattr("fusion.space.training.fit._keep", _interrupt)
         with pytest.raises(KeyboardInterrupt):
             fit_head(texts, config, DIMS, queries=parts, folder=tmp_path)
     with pytest.raises(FusionError, match="made with judged=among those held back, now it is"):

@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 
 from fusion.errors import FusionError
-from fusion.inputs.corpora import load_data
-from fusion.inputs.judgements import read_judgements, relevance_of
-from fusion.inputs.repeats import each_once
+from fusion.inputs.data.judgements import read_judgements, relevance_of
+from fusion.inputs.data.repeats import each_once
+from fusion.inputs.data.retrieval import load_data
 
 BOTH = {"q1": {"d1": 1}, "q2": {"d2": 2}}
 

@@ -6,8 +6,8 @@ import pytest
 
 from fusion.errors import FusionError
 from fusion.output import check_output, write_whole
-from fusion.space.recipe import TrainConfig
-from fusion.space.training import fit_head
+from fusion.space.training.fit import fit_head
+from fusion.space.training.recipe import TrainConfig
 
 SMALL = TrainConfig.of("paper", epochs=4, batch_size=32)
 DIMS = (4, 8)
@@ -27,7 +27,7 @@ def cut(embeddings, tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("fusion.space.training._Training.on_train_epoch_end", stop)
+        patched.setattr("fusion.space.training.fit._Training.on_train_epoch_end", stop)
         with pytest.raises(KeyboardInterrupt):
             fit_head(embeddings, SMALL, DIMS, folder=tmp_path)
     return tmp_path
@@ -61,7 +61,7 @@ def stopped_at_the_end(embeddings, folder, monkeypatch, where):
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr(f"fusion.space.training.{where}", stop)
+        patched.setattr(f"fusion.space.training.fit.{where}", stop)
         with pytest.raises(KeyboardInterrupt):
             fit_head(embeddings, SMALL, DIMS, folder=folder)
     return {path.name for path in (folder / "checkpoints").iterdir()}

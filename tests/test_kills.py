@@ -31,7 +31,7 @@ def content(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 """
 TRAIN = """
-import fusion.measure.report, fusion.run, fusion.space.training
+import fusion.measure.report, fusion.runs.training, fusion.space.training.fit
 from fusion import train
 os.chdir(folder)
 
@@ -76,9 +76,9 @@ print(json.dumps({"killed": killed, "finished": finished, "states": states, "nam
 """
 STORE = """
 import numpy as np
-from fusion.inputs import store as store_module
-from fusion.inputs.catalogue import Role
-from fusion.inputs.store import Store
+from fusion.inputs.store.store import store as store_module
+from fusion.inputs.encoders.catalogue import Role
+from fusion.inputs.store.store import Store
 store_module.CHUNK = 4
 texts = [f"text number {row}" for row in range(120)]
 

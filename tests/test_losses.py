@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from fusion.space.losses import LOSSES, GramMSE, NeighbourKL, cosines
+from fusion.space.training.losses import LOSSES, GramMSE, NeighbourKL, cosines
 
 DIMS = [(5,), (1, 2, 3, 5, 8), (3, 8), (2, 5)]
 ORACLES = {}
@@ -178,7 +178,7 @@ def test_cosines_of_many_vectors(n):
 
 
 def test_nothing_is_computed_for_a_gradient_that_nobody_wants(pair, monkeypatch):
-    monkeypatch.setattr("fusion.space.losses._pull", None)
+    monkeypatch.setattr("fusion.space.training.losses._pull", None)
     assert GramMSE()(*pair, (2, 8)) > 0
 
 

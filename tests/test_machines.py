@@ -32,8 +32,8 @@ CODE = """
 import hashlib, json, sys
 import numpy as np, torch
 from fusion.measure.statistics import bootstrap_means, compare
-from fusion.measure.sweep import Space, measure
-from fusion.space.batches import Batches, split
+from fusion.measure.retrieval.sweep import Space, measure
+from fusion.space.training.batches import Batches, split
 from fusion.space.codes import Codebook
 from fusion.space.codes.grids import gaussian_levels
 from fusion.space.codes.trellis import trellis_levels

@@ -7,19 +7,19 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from fusion import run as run_module
 from fusion.errors import FusionError
-from fusion.inputs import store as store_module
-from fusion.inputs.catalogue import Role
-from fusion.inputs.precomputed import PrecomputedEncoder
-from fusion.inputs.store import Store
-from fusion.run import fuse
-from fusion.space.batches import Subset
+from fusion.inputs.encoders.catalogue import Role
+from fusion.inputs.encoders.precomputed import PrecomputedEncoder
+from fusion.inputs.store.store import Store
+from fusion.inputs.store.store import store as store_module
+from fusion.runs import fusing
+from fusion.runs.fusing import fuse
 from fusion.space.blocks import Blocks
 from fusion.space.compressors import PCA
-from fusion.space.plan import make_plan
-from fusion.space.recipe import TrainConfig
-from fusion.space.training import _Training
+from fusion.space.training.batches import Subset
+from fusion.space.training.fit import _Training
+from fusion.space.training.plan import make_plan
+from fusion.space.training.recipe import TrainConfig
 
 ROWS, DIM = 120_000, 64
 SIZE = 4 * ROWS * DIM
@@ -54,7 +54,7 @@ def test_large_fused_embeddings_are_mapped_and_equal(encoder, tmp_path, monkeypa
     assert allocated() > SIZE
     tracemalloc.reset_peak()
     before = tracemalloc.get_traced_memory()[0]
-    monkeypatch.setattr(run_module, "IN_MEMORY", SIZE - 1)
+    monkeypatch.setattr(fusing, "IN_MEMORY", SIZE - 1)
     mapped = fused(encoder, tmp_path)
     assert isinstance(mapped, np.memmap)
     assert np.array_equal(mapped, held)
@@ -74,7 +74,7 @@ def test_a_full_disk_is_one_line_before_anything_is_fused(encoder, tmp_path, mon
     def full(*_):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(run_module, "IN_MEMORY", 0)
+    monkeypatch.setattr(fusing, "IN_MEMORY", 0)
     monkeypatch.setattr(store_module.os, "posix_fallocate", full)
     with pytest.raises(FusionError, match=r"no room for 0\.0 GiB .* \(No space left on device\)"):
         fused(encoder, tmp_path)

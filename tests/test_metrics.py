@@ -8,7 +8,7 @@ import pytrec_eval
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusion.measure.metrics import Judgements, in_trec_order, ndcg_at_k, recall_at_k
+from fusion.measure.retrieval.metrics import Judgements, in_trec_order, ndcg_at_k, recall_at_k
 
 
 def ranked(scores: np.ndarray, k: int) -> np.ndarray:

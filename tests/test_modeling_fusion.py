@@ -10,9 +10,9 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 from tiny_runs import DIMS, TEXTS, build_tiny_run, expected, many
 
 from fusion.model.folder import build_model, export, load
-from fusion.model.fused_encoder import CPU_ROWS
-from fusion.model.modeling_fusion import FusedEncoder, FusedHead
-from fusion.model.shared_tokens import SharedTokens
+from fusion.model.modules.fused_encoder import CPU_ROWS
+from fusion.model.modules.modeling_fusion import FusedEncoder, FusedHead
+from fusion.model.modules.shared_tokens import SharedTokens
 
 
 @pytest.fixture(scope="module")
@@ -91,12 +91,12 @@ def test_a_cpu_takes_a_batch_in_bites_of_its_own_width(model, monkeypatch):
         return whole(encoder, features, *args, **kwargs)
 
     monkeypatch.setattr(type(tiny), "forward", watched)
-    monkeypatch.setattr("fusion.model.fused_encoder.CPU_TOKENS", 0)
+    monkeypatch.setattr("fusion.model.modules.fused_encoder.CPU_TOKENS", 0)
     bitten = model.encode(texts, batch_size=100)
     counts, widths = zip(*shapes, strict=True)
     assert counts == (CPU_ROWS, CPU_ROWS, CPU_ROWS, 1)
     assert widths[0] > max(widths[1:])  # sorted by length: only one pays for the long text
-    monkeypatch.setattr("fusion.model.fused_encoder.CPU_ROWS", 1000)
+    monkeypatch.setattr("fusion.model.modules.fused_encoder.CPU_ROWS", 1000)
     np.testing.assert_allclose(bitten, model.encode(texts, batch_size=100), atol=1e-6)
     assert len(shapes) == len(counts) + 1  # one bite
 

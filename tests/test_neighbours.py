@@ -1,14 +1,15 @@
 import numpy as np
 import pytest
 
-from fusion.config import RunConfig
 from fusion.measure.neighbours import neighbours_kept
-from fusion.run import CALIBRATION_ROWS, Run
+from fusion.runs.config import RunConfig
+from fusion.runs.folder import Run
+from fusion.runs.training import CALIBRATION_ROWS
 from fusion.samples import evenly_spaced
-from fusion.space.batches import split
 from fusion.space.blocks import Blocks
 from fusion.space.compressors import FirstK
-from fusion.space.recipe import TrainConfig
+from fusion.space.training.batches import split
+from fusion.space.training.recipe import TrainConfig
 
 
 def run_of(vectors, count, validation=0.05):

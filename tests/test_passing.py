@@ -5,8 +5,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fusion.search import passing
-from fusion.search.passing import FILLED, Tile, best_of_tile, slots
+from fusion.topk.engines import passing
+from fusion.topk.engines.passing import FILLED, Tile, best_of_tile, slots
 
 
 def plainly(scores, keep):

@@ -10,16 +10,16 @@ import yaml
 
 from fusion import evaluate, train
 from fusion.errors import FusionError
-from fusion.inputs.corpora import find_folder, load_data
-from fusion.inputs.encoders import load_encoder
-from fusion.inputs.names import folder_of, public_names, settled
-from fusion.inputs.store import default_root
-from fusion.inputs.texts import load_texts, settled_texts
+from fusion.inputs.data.retrieval import find_folder, load_data
+from fusion.inputs.data.texts import load_texts, settled_texts
+from fusion.inputs.encoders.names import folder_of, public_names, settled
+from fusion.inputs.encoders.text import load_encoder
+from fusion.inputs.store.store import default_root
 from fusion.model.folder import export, load, load_codebook
 from fusion.paths import as_path
-from fusion.run import Run
-from fusion.space.recipe import TrainConfig
-from fusion.space.training import fit_head
+from fusion.runs.folder import Run
+from fusion.space.training.fit import fit_head
+from fusion.space.training.recipe import TrainConfig
 
 SCARCE = ["--dims", "4,8", "--epochs", "1", "--batch-size", "32"]
 
@@ -121,7 +121,7 @@ def test_a_folder_without_a_corpus_hides_no_data(home, monkeypatch):
 
 
 def test_embedded_names_of_texts_mean_themselves(home, monkeypatch):
-    from fusion.inputs import corpora
+    from fusion.inputs.data import retrieval as corpora
 
     shutil.copytree(home / "data" / "beir" / "mini", "pydocs")
     (home.parent / "work" / "wikipedia").write_text("a text", encoding="utf-8")

@@ -7,8 +7,8 @@ import pytest
 
 from fusion.bulk import progress
 from fusion.bulk.progress import Progress
-from fusion.bulk.reader import Reader, Row
-from fusion.bulk.sources import find_sources
+from fusion.bulk.reading.reader import Reader, Row
+from fusion.bulk.reading.sources import find_sources
 
 
 class Terminal(io.StringIO):

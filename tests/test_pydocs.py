@@ -1,7 +1,7 @@
 import pytest
 
 from fusion.errors import FusionError
-from fusion.inputs import pydocs
+from fusion.inputs.data import pydocs
 
 DOCSTRING = '''"""Count the words of a text quickly.
 

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from fusion.search import ranking
-from fusion.search.ranking import rank
+from fusion.topk.engines import ranking
+from fusion.topk.engines.ranking import rank
 
 
 def plainly(scores, count, keep):

@@ -15,7 +15,7 @@ from tiny_runs import many
 from fusion import encode
 from fusion.bulk.encoder import EncodeConfig, ModelEncoder
 from fusion.bulk.engine import OneDevice
-from fusion.bulk.shards import Chunk, Row
+from fusion.bulk.writing.shards import Chunk, Row
 from fusion.errors import FusionError
 
 ray = pytest.importorskip("ray")

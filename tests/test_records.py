@@ -9,13 +9,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fusion.bulk.reader import Fields, Reader, Reject
-from fusion.bulk.sources import find_sources
+from fusion.bulk.reading.reader import Fields, Reader, Reject
+from fusion.bulk.reading.sources import find_sources
 from fusion.errors import FusionError
-from fusion.inputs.corpora import load_data, load_documents
-from fusion.inputs.precomputed import PrecomputedEncoder
-from fusion.inputs.records import Unfit, id_of, repeated, text_of
-from fusion.inputs.texts import load_texts
+from fusion.inputs.data.records import Unfit, id_of, repeated, text_of
+from fusion.inputs.data.retrieval import load_data, load_documents
+from fusion.inputs.data.texts import load_texts
+from fusion.inputs.encoders.precomputed import PrecomputedEncoder
 
 CORPUS = [
     {"_id": "a", "title": "Plain", "text": "text"},

@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-from fusion.search.reference import reference_topk
+from fusion.topk.reference import reference_topk
 
 
 def test_hand_worked_levels():

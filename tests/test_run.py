@@ -8,22 +8,16 @@ import yaml
 
 from fusion.environment import describe_environment
 from fusion.errors import FusionError
-from fusion.inputs.catalogue import Role
-from fusion.inputs.encoders import load_encoder
-from fusion.inputs.store import Store
-from fusion.inputs.texts import Texts
-from fusion.run import (
-    Run,
-    RunConfig,
-    auto_weights,
-    default_dims,
-    fuse,
-    fuse_queries,
-    load_encoders,
-    train,
-)
+from fusion.inputs.data.texts import Texts
+from fusion.inputs.encoders.catalogue import Role
+from fusion.inputs.encoders.text import load_encoder
+from fusion.inputs.store.store import Store
+from fusion.runs.config import RunConfig
+from fusion.runs.folder import Run
+from fusion.runs.fusing import auto_weights, default_dims, fuse, fuse_queries, load_encoders
+from fusion.runs.training import train
 from fusion.space.blocks import Blocks, Normalization
-from fusion.space.recipe import TrainConfig
+from fusion.space.training.recipe import TrainConfig
 
 WORDS = ["the", "cat", "dog", "runs", "sleeps", "and", "a", "of", "to", "query"]
 
@@ -154,7 +148,7 @@ def test_a_device_that_is_not_there_is_one_line(config, tmp_path):
 
 
 def test_resuming_a_finished_run_trains_nothing(config, folder, monkeypatch):
-    monkeypatch.setattr("fusion.space.training.fit_head", None)
+    monkeypatch.setattr("fusion.space.training.fit.fit_head", None)
     run = train(config, folder, resume=True)
     assert run.config == Run.load(folder).config
     moved = RunConfig(
@@ -166,7 +160,7 @@ def test_resuming_a_finished_run_trains_nothing(config, folder, monkeypatch):
 def test_interrupted_run_says_so_and_resumes_to_the_same_head(
     config, folder, tmp_path, monkeypatch
 ):
-    import fusion.space.training as training
+    import fusion.space.training.fit as training
 
     def interrupted(*_, **__):
         raise KeyboardInterrupt

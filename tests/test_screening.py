@@ -6,24 +6,24 @@ import numpy as np
 import pytest
 import torch
 
-from fusion.search import cpu, screening
-from fusion.search.coded import nested_topk_codes
-from fusion.search.cpu import Tiling, default_tiling, search
-from fusion.search.norms import prefix_norms
-from fusion.search.passing import FILLED, Tile, compare
-from fusion.search.problem import pose
-from fusion.search.products import sampled_products
-from fusion.search.reference import reference_topk
-from fusion.search.screening import (
+from fusion.topk.coded import nested_topk_codes
+from fusion.topk.engines import cpu, screening
+from fusion.topk.engines.cpu import Tiling, default_tiling, search
+from fusion.topk.engines.passing import FILLED, Tile, compare
+from fusion.topk.engines.screening import (
     TOP,
     Screen,
     code,
     coded_products,
     int8_is_better,
 )
-from fusion.search.settling import settled
-from fusion.search.streaming import search_chunks
-from fusion.search.survivors import Survivors
+from fusion.topk.engines.survivors import Survivors
+from fusion.topk.norms import prefix_norms
+from fusion.topk.problem import pose
+from fusion.topk.products import sampled_products
+from fusion.topk.reference import reference_topk
+from fusion.topk.settling.settled import settled
+from fusion.topk.streaming import search_chunks
 from tests.test_cpu import DIMS, assert_exact, signs
 
 TILING = Tiling(64, 600, 150, 1, screened=True)

@@ -10,17 +10,20 @@ import numpy as np
 import pytest
 import torch
 
-from fusion.search import cpu, exhaustive, per_level, products, screening, settling
-from fusion.search.bounds import error_bound, error_bounds
-from fusion.search.coded import nested_topk_codes
-from fusion.search.cpu import Tiling
-from fusion.search.exact import canonical_cosines, canonical_norms
-from fusion.search.exhaustive import best_exactly
-from fusion.search.problem import pose
-from fusion.search.reference import rank_documents, reference_topk
-from fusion.search.settling import settled
-from fusion.search.streaming import search_chunks
-from fusion.search.topk import nested_topk
+from fusion.topk import products
+from fusion.topk.bounds import error_bound, error_bounds
+from fusion.topk.coded import nested_topk_codes
+from fusion.topk.engines import cpu, per_level, screening
+from fusion.topk.engines.cpu import Tiling
+from fusion.topk.nested import nested_topk
+from fusion.topk.problem import pose
+from fusion.topk.reference import rank_documents, reference_topk
+from fusion.topk.settling import exhaustive
+from fusion.topk.settling import settled as settling
+from fusion.topk.settling.exact import canonical_cosines, canonical_norms
+from fusion.topk.settling.exhaustive import best_exactly
+from fusion.topk.settling.settled import settled
+from fusion.topk.streaming import search_chunks
 from tests.near_ties import copies, one_ulp_apart, out_of_order
 
 WIDTHS = [100, 128, 384, 640]
@@ -68,7 +71,7 @@ def hostile(monkeypatch):
         if hasattr(room, "accumulated"):
             monkeypatch.setattr(room, "accumulated", accumulated)
     monkeypatch.setattr(screening, "sampled_products", sampled_products)
-    monkeypatch.setattr("fusion.search.exact.sampled_products", sampled_products)
+    monkeypatch.setattr("fusion.topk.settling.exact.sampled_products", sampled_products)
     monkeypatch.setattr(screening, "MANY", 10)
     monkeypatch.setattr(screening, "WORTH", 0)
     monkeypatch.setattr(screening, "int8_is_better", lambda: True)
@@ -155,7 +158,7 @@ def test_float64_rows_are_ranked_as_they_are():
 def test_parts_do_not_show(monkeypatch, threads):
     queries, corpus = one_ulp_apart(50, 4000, 128)
     monkeypatch.setattr(settling, "SETTLED", 500)
-    monkeypatch.setattr("fusion.search.exact.DOCUMENTS", 64)
+    monkeypatch.setattr("fusion.topk.settling.exact.DOCUMENTS", 64)
     monkeypatch.setattr(exhaustive, "DOCUMENTS", 64)
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
@@ -167,7 +170,7 @@ def test_parts_do_not_show(monkeypatch, threads):
 
 @pytest.mark.parametrize("dense", [0.0, 2.0])
 def test_all_of_a_product_or_some_of_its_entries(monkeypatch, dense):
-    monkeypatch.setattr("fusion.search.exact.DENSE", dense)
+    monkeypatch.setattr("fusion.topk.settling.exact.DENSE", dense)
     assert out_of_order(nested_topk, *one_ulp_apart(50, 4000, 128), [64, 128], 40) == 0
 
 
@@ -278,8 +281,8 @@ SETTINGS = {
 SEARCHES = """
 import hashlib
 import numpy as np
-from fusion.search.streaming import search_chunks
-from fusion.search.topk import nested_topk
+from fusion.topk.streaming import search_chunks
+from fusion.topk.nested import nested_topk
 from tests.near_ties import copies, one_ulp_apart
 
 digest = hashlib.sha256()

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 from test_ranking import assert_ranked, normal
 
-from fusion.search import ranking, sorting
-from fusion.search.sorting import LAST, RUN, runs_of, sort_in_runs
+from fusion.topk.engines import ranking, sorting
+from fusion.topk.engines.sorting import LAST, RUN, runs_of, sort_in_runs
 
 
 @pytest.mark.parametrize("runs", [1, 2, 3, 4, 5])

@@ -9,11 +9,11 @@ import pytest
 
 from fusion import locks
 from fusion.errors import FusionError
-from fusion.inputs import store as store_module
-from fusion.inputs.catalogue import Role
-from fusion.inputs.encoders import load_encoder
-from fusion.inputs.store import Store, default_root
-from fusion.inputs.stored import check_embeddings
+from fusion.inputs.encoders.catalogue import Role
+from fusion.inputs.encoders.text import load_encoder
+from fusion.inputs.store.store import Store, default_root
+from fusion.inputs.store.store import store as store_module
+from fusion.inputs.store.stored import check_embeddings
 
 
 class Counter:

@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from fusion.search import keys, streaming
-from fusion.search.reference import reference_topk
-from fusion.search.streaming import NestedSearcher, search_chunks
-from fusion.search.topk import nested_topk
+from fusion.topk import keys, streaming
+from fusion.topk.nested import nested_topk
+from fusion.topk.reference import reference_topk
+from fusion.topk.streaming import NestedSearcher, search_chunks
 
 DIMS = [8, 24, 32]
 

@@ -8,6 +8,7 @@ import pytest
 import pytrec_eval
 
 from fusion.measure.comparisons import compare_variants
+from fusion.measure.retrieval.sweep import Space, measure
 from fusion.measure.rows import (
     MEAN,
     Row,
@@ -16,7 +17,6 @@ from fusion.measure.rows import (
     mean_rows,
 )
 from fusion.measure.statistics import bootstrap_means, compare, intervals
-from fusion.measure.sweep import Space, measure
 from fusion.space.codes import Codebook
 
 DIMS = (2, 5, 8)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from fusion.search.thresholds import exact_threshold, guess_threshold, true_positions
+from fusion.topk.engines.thresholds import exact_threshold, guess_threshold, true_positions
 
 
 def test_the_bound_of_group_maxima_never_exceeds_the_kth_score():

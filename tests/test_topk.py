@@ -7,12 +7,13 @@ import numpy as np
 import pytest
 import torch
 
-from fusion.search import per_level, topk
-from fusion.search.coded import nested_topk_codes
-from fusion.search.problem import pose
-from fusion.search.reference import reference_topk
-from fusion.search.streaming import search_chunks
-from fusion.search.topk import corpus_norms, nested_topk
+from fusion.topk import nested as topk
+from fusion.topk.coded import nested_topk_codes
+from fusion.topk.engines import per_level
+from fusion.topk.nested import corpus_norms, nested_topk
+from fusion.topk.problem import pose
+from fusion.topk.reference import reference_topk
+from fusion.topk.streaming import search_chunks
 
 DIMS = [4, 7, 16]
 

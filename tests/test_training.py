@@ -7,10 +7,11 @@ import pytest
 import torch
 
 from fusion.errors import FusionError
-from fusion.space.batches import Batches, HeldBack, Queries, Rows, split
 from fusion.space.compressors import PCA, HeadCompressor, load_compressor
-from fusion.space.losses import GramMSE, NeighbourKL
-from fusion.space.training import TrainConfig, _Training, fit_head, make_plan
+from fusion.space.training.batches import Batches, HeldBack, Queries, Rows, split
+from fusion.space.training.fit import TrainConfig, _Training, make_plan
+from fusion.space.training.losses import GramMSE, NeighbourKL
+from tests.fitted import fit_head
 
 DIMS = (4, 8, 16)
 SMALL = TrainConfig.of("paper", epochs=4, batch_size=32)
@@ -89,7 +90,7 @@ def test_resume_refuses_another_training(embeddings, tmp_path, monkeypatch):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patched:
-        patched.setattr("fusion.space.training._Training.on_train_epoch_start", later(stop))
+        patched.setattr("fusion.space.training.fit._Training.on_train_epoch_start", later(stop))
         with pytest.raises(KeyboardInterrupt):
             fit_head(embeddings, SMALL, DIMS, folder=tmp_path)
     other = TrainConfig.of("paper", epochs=4, batch_size=32, lr=0.5)
@@ -140,7 +141,7 @@ def test_the_linear_head_starts_as_pca_and_improves_on_it(embeddings, tmp_path):
 
 
 def test_late_columns_go_a_shorter_way(embeddings, monkeypatch):
-    monkeypatch.setattr("fusion.space.training.SHARES", ())  # all the way, whatever it is worth
+    monkeypatch.setattr("fusion.space.training.fit.SHARES", ())  # all the way, whatever it is worth
     step = {"epochs": 1, "batch_size": 512, "schedule": "constant", "lr": 0.01, "adam_eps": 1e-12}
     for pace in (0.0, 1.0):
         config = TrainConfig.of("fusion", pace=pace, keep_start=0.0, **step)
@@ -154,7 +155,7 @@ def test_late_columns_go_a_shorter_way(embeddings, monkeypatch):
 
 
 def test_a_share_of_the_start_is_kept(embeddings, monkeypatch):
-    monkeypatch.setattr("fusion.space.training.SHARES", ())  # no more than is asked for
+    monkeypatch.setattr("fusion.space.training.fit.SHARES", ())  # no more than is asked for
     settings = {"steps": 5, "batch_size": 64}
     kept, learned = (
         fit_head(embeddings, TrainConfig.of("fusion", keep_start=share, **settings), DIMS)

@@ -15,8 +15,8 @@ from tiny_runs import TEXTS, build_tiny_run
 from transformers.dynamic_module_utils import get_imports, get_relative_imports
 
 import fusion
-from fusion.model.files import code_files
 from fusion.model.folder import export, load
+from fusion.model.modules.files import code_files
 from fusion.space.codes import Precision
 
 STRANGER = """

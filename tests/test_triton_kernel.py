@@ -18,9 +18,9 @@ pytestmark = pytest.mark.skipif(
 
 PREPARE = """
 import numpy as np, torch
-from fusion.search import triton_kernel as t
-from fusion.search.problem import pose
-from fusion.search.reference import reference_topk
+from fusion.topk.engines import triton_kernel as t
+from fusion.topk.problem import pose
+from fusion.topk.reference import reference_topk
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 t.FIRST = 8  # so that a small corpus takes several chunks
 def signs(q, c, d, seed=0):

@@ -12,7 +12,7 @@ from tiny_runs import DIMS, many
 from fusion import encode
 from fusion.model.folder import load
 
-EXPERIMENTS = Path(__file__).parents[1] / "experiments"
+EXPERIMENTS = Path(__file__).parents[1] / "experiments" / "clients"
 QUESTION = "does the dog run"
 
 

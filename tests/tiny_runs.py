@@ -7,9 +7,10 @@ import numpy as np
 import torch
 from tiny_models import build_tiny_bert
 
-from fusion.inputs.catalogue import Role
-from fusion.inputs.encoders import load_encoder
-from fusion.run import Run, RunConfig
+from fusion.inputs.encoders.catalogue import Role
+from fusion.inputs.encoders.text import load_encoder
+from fusion.runs.config import RunConfig
+from fusion.runs.folder import Run
 from fusion.space.blocks import Blocks
 from fusion.space.compressors import PCA, HeadCompressor
 from fusion.space.head import FusionHead, HeadConfig

@@ -9,9 +9,9 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fusion.bulk.coders import Coder, FittedCoder, PlainCoder
-from fusion.bulk.precisions import KINDS, PRECISIONS, kind_of
-from fusion.inputs.cuts import Cuts
+from fusion.bulk.writing.coders import Coder, FittedCoder, PlainCoder
+from fusion.bulk.writing.precisions import KINDS, PRECISIONS, kind_of
+from fusion.inputs.encoders.cuts import Cuts
 
 DTYPES = ("float32", "bfloat16", "float16")
 CutCounts = dict[str, tuple[int, dict[int, int]]]

@@ -22,7 +22,7 @@ from fusion.bulk.encoder import (
     add_cuts,
     take_cuts,
 )
-from fusion.bulk.shards import Chunk
+from fusion.bulk.writing.shards import Chunk
 from fusion.errors import FusionError
 
 AHEAD = 2  # chunks that wait for each device, so that memory stays bounded

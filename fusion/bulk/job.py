@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from fusion.bulk.engine import Engine
-from fusion.bulk.journal import Journal, open_output
-from fusion.bulk.manifest import REJECTS, Manifest
 from fusion.bulk.progress import Progress
-from fusion.bulk.reader import Reader, Reject, Row
-from fusion.bulk.repeats import Repeats
-from fusion.bulk.shards import Chunk, Shard, cannot_write, write_shard
+from fusion.bulk.reading.reader import Reader, Reject, Row
+from fusion.bulk.writing.journal import Journal, open_output
+from fusion.bulk.writing.manifest import REJECTS, Manifest
+from fusion.bulk.writing.repeats import Repeats
+from fusion.bulk.writing.shards import Chunk, Shard, cannot_write, write_shard
 from fusion.errors import FusionError
 
 logger = logging.getLogger(__name__)

@@ -34,7 +34,7 @@ from fusion.bulk.encoder import (
     take_cuts,
 )
 from fusion.bulk.engine import Encoded
-from fusion.bulk.shards import Chunk
+from fusion.bulk.writing.shards import Chunk
 from fusion.errors import FusionError, MissingExtraError
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would send a report over the network

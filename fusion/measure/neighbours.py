@@ -4,10 +4,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from fusion.run import CALIBRATION_ROWS, Run
+from fusion.runs.folder import Run
+from fusion.runs.training import CALIBRATION_ROWS
 from fusion.samples import evenly_spaced
-from fusion.search.topk import nested_topk
-from fusion.space.batches import split
+from fusion.space.training.batches import split
+from fusion.topk.nested import nested_topk
 
 NEAREST = 10
 MOST_QUERIES = 512  # a twentieth of a percent is not what anybody chooses a width by

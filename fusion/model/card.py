@@ -10,7 +10,7 @@ import yaml
 from fusion.errors import FusionError
 
 if TYPE_CHECKING:
-    from fusion.model.settings import EncoderEntry, FusionSettings
+    from fusion.model.modules.settings import EncoderEntry, FusionSettings
 
 HUB = "https://huggingface.co/"
 CODE_URL = "https://arxiv.org/abs/2510.04626"
@@ -155,7 +155,7 @@ def render_card(
 
 def base_model(entry: "EncoderEntry") -> str | None:
     """The hub id that an encoder's weights go back to, if there is one."""
-    from fusion.inputs.catalogue import CATALOGUE
+    from fusion.inputs.encoders.catalogue import CATALOGUE
 
     if entry.source.startswith("package:"):
         known = CATALOGUE.get(entry.name)

@@ -10,9 +10,9 @@ import numpy as np
 from safetensors.numpy import load_file
 
 from fusion.errors import FusionError
-from fusion.inputs.catalogue import Role
-from fusion.inputs.encoders import load_encoder
-from fusion.run import Run
+from fusion.inputs.encoders.catalogue import Role
+from fusion.inputs.encoders.text import load_encoder
+from fusion.runs.folder import Run
 
 TOLERANCE = 1e-5
 TEXTS = [

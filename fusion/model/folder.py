@@ -10,13 +10,13 @@ import numpy as np
 import torch
 
 from fusion.errors import FusionError
-from fusion.inputs.encoders import UNLOADABLE, FrozenEncoder, load_encoder
-from fusion.inputs.names import folder_of
-from fusion.inputs.precomputed import SCHEME
+from fusion.inputs.encoders.names import folder_of
+from fusion.inputs.encoders.precomputed import SCHEME
+from fusion.inputs.encoders.text import UNLOADABLE, FrozenEncoder, load_encoder
 from fusion.model.card import read_results, render_card
 from fusion.model.place import check_free, find_model
 from fusion.model.ranges import fit_ranges
-from fusion.run import Run
+from fusion.runs.folder import Run
 from fusion.space.codes import Codebook, Precision, fit_shelf, load_from_shelf
 from fusion.space.compressor import FittedCompressor
 from fusion.space.compressors import PCA, HeadCompressor
@@ -25,7 +25,7 @@ from fusion.space.head import FusionHead
 if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
-    from fusion.model.settings import EncoderEntry
+    from fusion.model.modules.settings import EncoderEntry
 
 logger = logging.getLogger(__name__)
 
@@ -55,7 +55,7 @@ def load(
     from sentence_transformers import SentenceTransformer
     from transformers.utils import logging as transformers_logging
 
-    from fusion.model.files import MODULES, ST_CONFIG
+    from fusion.model.modules.files import MODULES, ST_CONFIG
 
     transformers_logging.disable_progress_bar()  # "Loading weights" bars say nothing to a person
     if unknown := options.keys() - {*OF_HUB, *OF_MODEL, *OF_ENCODERS}:
@@ -96,7 +96,7 @@ def load_codebook(model: str | Path, precision: Precision | str, dim: int) -> Co
         FusionError: The model has no codes, or none of that width.
         ValueError: An unknown precision.
     """
-    from fusion.model.fused_model import CODEBOOKS
+    from fusion.model.modules.fused_model import CODEBOOKS
 
     folder = find_model(model) or _download(str(model), {})
     return load_from_shelf(folder / CODEBOOKS, precision, dim)
@@ -105,7 +105,7 @@ def load_codebook(model: str | Path, precision: Precision | str, dim: int) -> Co
 def _load_modules(folder: Path, listed: list[dict[str, Any]], options: dict[str, Any]) -> list:
     from sentence_transformers.base.modules import Dense, Normalize
 
-    from fusion.model.modeling_fusion import FusedEncoder, FusedHead
+    from fusion.model.modules.modeling_fusion import FusedEncoder, FusedHead
 
     known: dict[str, Any] = {"FusedEncoder": FusedEncoder, "FusedHead": FusedHead}
     known |= {"Dense": Dense, "Normalize": Normalize}
@@ -187,8 +187,8 @@ def build_model(run: Run, compressor: str = "head") -> "SentenceTransformer":
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Normalize
 
-    from fusion.model.modeling_fusion import FusedEncoder
-    from fusion.model.settings import PROMPTS, FusionSettings
+    from fusion.model.modules.modeling_fusion import FusedEncoder
+    from fusion.model.modules.settings import PROMPTS, FusionSettings
 
     if compressor not in run.compressors:
         known = ", ".join(sorted(run.compressors))
@@ -216,7 +216,7 @@ def _frozen(name: str) -> FrozenEncoder:
 
 
 def _entries(run: Run, encoders: list[FrozenEncoder]) -> "list[EncoderEntry]":
-    from fusion.model.settings import EncoderEntry
+    from fusion.model.modules.settings import EncoderEntry
 
     entries = []
     for row, encoder in enumerate(encoders):
@@ -246,7 +246,7 @@ def _entries(run: Run, encoders: list[FrozenEncoder]) -> "list[EncoderEntry]":
 
 def head_module(fitted: FittedCompressor) -> torch.nn.Module:
     """A fitted compressor as a module: stock ``Dense`` where that is exact, else ``FusedHead``."""
-    from fusion.model.modeling_fusion import FusedHead
+    from fusion.model.modules.modeling_fusion import FusedHead
 
     if isinstance(fitted, PCA):
         # (x - mean) @ matrix, with the mean moved behind the product.

@@ -4,11 +4,11 @@ import json
 from pathlib import Path
 
 from fusion.errors import FusionError
-from fusion.inputs.hub import hub_reachable, in_hub_cache
-from fusion.inputs.names import HUB_ID
+from fusion.inputs.data.hub import hub_reachable, in_hub_cache
+from fusion.inputs.encoders.names import HUB_ID
 from fusion.output import check_output
 from fusion.paths import as_path
-from fusion.run import CONFIG as RUN_CONFIG
+from fusion.runs.folder import CONFIG as RUN_CONFIG
 
 MARK = "fusion_config.json"  # modeling_fusion.CONFIG, which comes with torch
 

@@ -1,0 +1,58 @@
+"""Markdown of what benchmark_codes.py measured: our codes beside FAISS's product quantisers.
+
+Command:  python experiments/render/render_codes.py experiments/results/benchmark_codes.json
+"""
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+TITLES = {"documents": "Fitted on each data set's own documents"}
+NAMES = {
+    "scalar": "scalar",
+    "scalar-fitted": "scalar, rotation fitted",
+    "trellis": "trellis",
+    "pq": "FAISS PQ",
+    "opq": "FAISS OPQ",
+}
+
+
+def render(path: Path) -> str:
+    """One table a record: the best width of each kind of code at each number of bytes."""
+    records = json.loads(path.read_text(encoding="utf-8"))
+    return "\n".join(line for record in records for line in _table(record))
+
+
+def _table(record: dict[str, Any]) -> list[str]:
+    config = record["config"]
+    fitted_on, data = config["fitted_on"], config["data"].replace(",", ", ")
+    flags = ("fitted_on", "power", "methods", "budgets")
+    command = " ".join(f"--{flag.replace('_', '-')} {config[flag]}" for flag in flags)
+    lines = [
+        f"### {TITLES.get(fitted_on, f'Fitted on {fitted_on}')}",
+        "",
+        f"`python experiments/benchmarks/codes.py {command}`",
+        "",
+        f"PCA with each component scaled by its eigenvalue to the power {config['power']:g}; "
+        f"{data}; seeds {config['seeds']}; {record['date'][:10]}. Shares are of the float concat's "
+        "nDCG@10. Shared: what decoding needs besides, once for a corpus, here spread over its "
+        "documents.",
+        "",
+        "| bytes a vector | code | shared bytes a document | kept | queries coded too |",
+        "|---|---|---|---|---|",
+    ]
+    seen = set()
+    for line in record["summary"]:  # the best first
+        if (line["budget"], line["method"]) not in seen:
+            seen.add((line["budget"], line["method"]))
+            name = f"{NAMES[line['method']]}, {line['dim']} × {line['precision']}"
+            lines.append(
+                f"| {line['budget']} | {name} | {line['shared_bytes_per_vector']:.1f} "
+                f"| {line['share']:.1%} | {line['share_both_coded']:.1%} |"
+            )
+    return [*lines, ""]
+
+
+if __name__ == "__main__":
+    print(render(Path(sys.argv[1])))

@@ -1,0 +1,1 @@
+"""Files of any size as rows of texts and ids."""

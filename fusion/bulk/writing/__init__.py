@@ -1,0 +1,1 @@
+"""Shards, their codes, their journal and manifest."""

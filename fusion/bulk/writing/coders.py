@@ -1,0 +1,57 @@
+"""How a vector is stored: codes that vector databases take, or those fitted to the model."""
+
+from typing import Any, Protocol
+
+import numpy as np
+
+from fusion.bulk.writing.precisions import PLAIN
+
+
+class Coder(Protocol):
+    """Turns unit vectors into what a shard holds."""
+
+    list_of: str
+    """Type of a stored vector's items."""
+    ranges: list[list[float]] | None
+    """Lowest and highest value of each column, where codes are levels between them."""
+
+    def encode(self, vectors: np.ndarray) -> np.ndarray:
+        """Codes [n, items] of float32 [n, d]."""
+        ...
+
+
+class PlainCoder:
+    """Each column by itself, on the grid that travels with the model."""
+
+    def __init__(self, model: Any, precision: str, dim: int) -> None:  # noqa: ANN401 - a FusedModel
+        """Take the model, whose ``quantize`` does the work."""
+        self.model, self.precision, self.list_of = model, precision, PLAIN[precision]
+        self.ranges: list[list[float]] | None = None
+        if precision in ("int8", "uint8", "int4"):
+            self.ranges = model.quantization_ranges(precision, dim).tolist()
+
+    def encode(self, vectors: np.ndarray) -> np.ndarray:
+        """Codes [n, items] of float32 [n, d]."""
+        codes = np.asarray(self.model.quantize(vectors.astype(np.float32), self.precision))
+        return codes.astype(self.list_of, copy=False)
+
+
+class FittedCoder:
+    """The model's codebook: what ``fusion.evaluate`` measures; scored by ``Codebook.score``."""
+
+    list_of = "uint8"
+    ranges: list[list[float]] | None = None
+
+    def __init__(self, model: str, precision: str, dim: int) -> None:
+        """Read the codebook.
+
+        Raises:
+            FusionError: The model has no codes of that width.
+        """
+        from fusion.model.folder import load_codebook
+
+        self.book = load_codebook(model, precision, dim)
+
+    def encode(self, vectors: np.ndarray) -> np.ndarray:
+        """Codes [n, items] of float32 [n, d]."""
+        return self.book.encode(vectors)

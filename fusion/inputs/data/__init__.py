@@ -1,0 +1,1 @@
+"""Texts and retrieval data as they come: files, folders, packages, the hub."""

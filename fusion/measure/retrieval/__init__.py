@@ -1,0 +1,1 @@
+"""Retrieval by judged queries: every width and precision, exported models, budgets."""

@@ -1,0 +1,53 @@
+"""What to measure. Light to import: a wrong value is refused before torch is loaded."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from fusion.space.codes.precision import Precision
+from fusion.space.training.recipe import check_dims
+
+ENCODERS, CONCAT = "encoders", "concat"
+METHODS = (ENCODERS, CONCAT, "first-k", "random-k", "gaussian", "pca", "head")
+PAPER_DATA = ("nfcorpus", "scifact", "arguana")
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """What to measure."""
+
+    data: tuple[str, ...] = PAPER_DATA
+    """Names or folders of retrieval data."""
+    split: str = "test"
+    """``test``, ``dev`` or ``train``."""
+    methods: tuple[str, ...] = METHODS
+    """Any of METHODS."""
+    dims: tuple[int, ...] = ()
+    """Widths of the nested methods; empty for those that the run was trained for."""
+    precisions: tuple[Precision, ...] = (Precision.FLOAT32,)
+    """How documents are stored."""
+    seeds: tuple[int, ...] = (0,)
+    """Of random-k, of the Gaussian projection, and of the rotation of codes."""
+    budget: int | None = None
+    """Bytes a vector: codes of more are left out, and unless ``dims`` says otherwise the widest
+    vector of each precision that they hold is measured too."""
+
+    def __post_init__(self) -> None:
+        for name in ("data", "methods", "precisions", "seeds"):
+            _check_list(name, getattr(self, name))
+        if min(self.seeds) < 0:
+            raise ValueError(f"seeds must be 0 or more, got {min(self.seeds)}")
+        for method in self.methods:
+            if method not in METHODS:
+                raise ValueError(f"method {method!r} is unknown; choose among {','.join(METHODS)}")
+        if self.dims:
+            check_dims(self.dims, self.dims[-1])
+        if self.budget is not None and self.budget < 1:
+            raise ValueError(f"budget must be positive, got {self.budget} bytes")
+        object.__setattr__(self, "precisions", tuple(Precision(p) for p in self.precisions))
+
+
+def _check_list(name: str, values: Sequence[object]) -> None:
+    if not values:
+        raise ValueError(f"{name} is empty: name at least one")
+    if len(set(values)) < len(values):
+        raise ValueError(f"{name} names one twice: {','.join(map(str, values))}")

@@ -1,0 +1,1 @@
+"""The hall: a run, from texts to fitted compressors, and its folder on disk."""

@@ -1,0 +1,101 @@
+"""What a run is made of. Light to import: a wrong value is refused before torch is loaded."""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
+
+from fusion.inputs.data.texts import settled_texts
+from fusion.inputs.encoders.catalogue import PAPER_QUARTET
+from fusion.inputs.encoders.names import check_encoder, public_names, settled
+from fusion.inputs.encoders.text import DTYPES
+from fusion.space.blocks import Normalization
+from fusion.space.training.recipe import TrainConfig, check_dims
+
+AUTO = "auto"
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """What a run is made of; together with the texts it decides every number in the folder."""
+
+    encoders: tuple[str, ...] = PAPER_QUARTET
+    """Names, folders, hub ids or ``file:PATH``; their order is the order of the blocks."""
+    normalize: Normalization = Normalization.PER_MODEL
+    """``none``, ``per-model`` or ``global``."""
+    weights: tuple[float, ...] | str = ()
+    """Squared weight of each block under cosine; empty for one each, ``auto`` to choose them."""
+    texts: str = "wikipedia"
+    """What to fit on; see ``fusion.inputs.data.texts.load_texts``."""
+    max_texts: int | None = None
+    """Take at most the first so many texts."""
+    dims: tuple[int, ...] = ()
+    """Widths to train for; empty for the usual ones that the concat can give."""
+    encoder_dtype: str = "float32"
+    """``float32`` or ``bfloat16``."""
+    train: TrainConfig = TrainConfig()  # noqa: RUF009 - frozen
+    """How the head is trained."""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "normalize", Normalization(self.normalize))
+        if not self.encoders:
+            raise ValueError("encoders is empty: name at least one, for example minilm,wordllama")
+        if len(set(self.encoders)) != len(self.encoders):
+            raise ValueError(f"encoders names one twice: {','.join(self.encoders)}")
+        if self.max_texts is not None and self.max_texts < 2:
+            raise ValueError(f"max_texts must be at least 2, got {self.max_texts}")
+        if self.weights not in ((), AUTO) and len(self.weights) != len(self.encoders):
+            raise ValueError(
+                f"weights has {len(self.weights)} entries for {len(self.encoders)} encoders "
+                f"({', '.join(self.encoders)}): give one for each, or auto"
+            )
+        if self.encoder_dtype not in DTYPES:
+            known = ", ".join(DTYPES)
+            raise ValueError(f"encoder_dtype must be one of {known}, got {self.encoder_dtype!r}")
+        if self.dims:  # the upper bound is known only with the encoders
+            check_dims(self.dims, self.dims[-1])
+
+    def settled(self) -> Self:
+        """The same with absolute paths: it holds in whatever folder it is read again."""
+        names = tuple(settled(name) for name in self.encoders)
+        return replace(self, encoders=names, texts=settled_texts(self.texts))
+
+    def check_encoders(self) -> None:
+        """Refuse encoders that cannot be had, in no time: nothing is loaded yet.
+
+        Raises:
+            FusionError: One of them cannot be had.
+            ValueError: The encoders are known to give fewer columns than ``dims`` asks for.
+        """
+        widths = [check_encoder(name) for name in self.encoders]
+        known = [width for width in widths if width is not None]
+        if self.dims and len(known) == len(widths):
+            check_dims(self.dims, sum(known))
+
+    def described(self) -> dict[str, Any]:
+        """As ``to_dict``, for others to read: of a path only its last name, the rest is private."""
+        names = public_names(self.encoders)
+        parts = [part.rpartition("/")[2] if "/" in part else part for part in self.texts.split(",")]
+        return self.to_dict() | {"encoders": names, "texts": ",".join(parts)}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for YAML."""
+        plain = asdict(self) | {"normalize": str(self.normalize), "encoders": list(self.encoders)}
+        plain["dims"] = list(self.dims)
+        plain["weights"] = self.weights if isinstance(self.weights, str) else list(self.weights)
+        return plain
+
+    @classmethod
+    def from_dict(cls, plain: dict[str, Any]) -> Self:
+        """Undo ``to_dict``.
+
+        Raises:
+            ValueError: A field is unknown or has a value that it cannot have.
+        """
+        plain = dict(plain)
+        train = plain.pop("train", {})
+        for name in ("encoders", "dims", "weights"):
+            if isinstance(plain.get(name), list):
+                plain[name] = tuple(plain[name])
+        try:
+            return cls(**plain, train=TrainConfig(**train))
+        except TypeError as error:
+            raise ValueError(f"the configuration does not fit this version: {error}") from error

@@ -1,0 +1,1 @@
+"""How a head is trained: recipe, plan, batches, losses, Lightning."""
