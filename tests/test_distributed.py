@@ -10,9 +10,9 @@ from torch import distributed
 
 from fusion.errors import FusionError
 from fusion.space.compressors import load_compressor
+from fusion.space.training import fit as training
 from fusion.space.training.batches import Queries
 from fusion.space.training.distributed import gather_rows
-from fusion.space.training.fit import fit as training
 from fusion.space.training.plan import make_plan
 from fusion.space.training.ranks import is_first
 from fusion.space.training.recipe import TrainConfig
@@ -52,7 +52,7 @@ for name, (recipe, changes) in CASES.items():
         folder = Path(sys.argv[2]) / f"{name}-{devices}"
         queries = make_queries() if name == "queries" else None
         fitted = fit_head(make_embeddings(), config, DIMS, queries=queries, folder=folder)
-        heads.append(fitted.head.state_dict())
+        heads.append(fitted.state_dict())
     off = [(heads[0][k] - heads[1][k]).abs().max().item() for k in heads[0]]
     files = sorted(Path(sys.argv[2]).glob(f"{name}-*/metrics.csv"))
     losses = [[line.split(",") for line in path.read_text().splitlines()] for path in files]
@@ -197,7 +197,7 @@ def test_a_training_on_one_device_takes_no_notice_of_a_launcher(monkeypatch, tmp
     config = TrainConfig.of("paper", epochs=1, batch_size=32, device="cpu")
     training.check_devices(config)
     found = training.fit_head(make_embeddings(), config, DIMS, folder=tmp_path)
-    assert found.head is not None
+    assert found.config.out_dim == DIMS[-1]
     assert [path.name for path in tmp_path.iterdir()] == ["metrics.csv"]
 
 

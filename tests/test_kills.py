@@ -76,7 +76,7 @@ print(json.dumps({"killed": killed, "finished": finished, "states": states, "nam
 """
 STORE = """
 import numpy as np
-from fusion.inputs.store.store import store as store_module
+from fusion.inputs.store import store as store_module
 from fusion.inputs.encoders.catalogue import Role
 from fusion.inputs.store.store import Store
 store_module.CHUNK = 4

@@ -10,8 +10,8 @@ from safetensors.numpy import save_file
 from fusion.errors import FusionError
 from fusion.inputs.encoders.catalogue import Role
 from fusion.inputs.encoders.precomputed import PrecomputedEncoder
+from fusion.inputs.store import store as store_module
 from fusion.inputs.store.store import Store
-from fusion.inputs.store.store import store as store_module
 from fusion.runs import fusing
 from fusion.runs.fusing import fuse
 from fusion.space.blocks import Blocks

@@ -51,8 +51,8 @@ from fusion.measure.retrieval.metrics import Judgements, ndcg_at_k
 from fusion.runs.fusing import fuse, fuse_queries
 from fusion.space.blocks import Blocks
 from fusion.space.head import FusionHead
+from fusion.space.training import fit as training
 from fusion.space.training.batches import HeldBack, Queries
-from fusion.space.training.fit import fit as training
 from fusion.space.training.held import SHARES
 from fusion.space.training.plan import make_plan
 from fusion.space.training.recipe import TrainConfig
