@@ -1,6 +1,7 @@
 import gzip
 import json
 import os
+import re
 import uuid
 from decimal import Decimal
 
@@ -318,11 +319,29 @@ def test_files_that_give_no_row_are_known_with_the_reason(tmp_path):
     written(tmp_path, "wide.txt", "text\n".encode("utf-16"))
     reader = Reader(find_sources(str(tmp_path), tmp_path / "out"))
     assert [item.text for item in reader if isinstance(item, Row)] == ["one"]
-    assert reader.barren == {
+    assert reader.lost == {
         "bad.jsonl": "has no 'text'",
         "null.parquet": "has no 'text'",
         "wide.txt": "the file is UTF-16; convert it: iconv -f UTF-16 -t UTF-8",
     }
+
+
+def test_files_that_break_off_are_known_with_the_row(tmp_path):
+    whole = gzip.compress("".join(f'{{"text": "row {n}"}}\n' for n in range(9000)).encode())
+    written(tmp_path, "cut.jsonl.gz", whole[: len(whole) // 2])
+    written(tmp_path, "sum.jsonl.gz", whole[:-8])
+    written(tmp_path, "more.txt.gz", gzip.compress(b"one\n") + b"rubbish")
+    written(tmp_path, "whole.jsonl.gz", whole)
+    pq.write_table(pa.table({"text": [f"{n:09}" * 9 for n in range(4000)]}), tmp_path / "p.parquet")
+    damaged = bytearray((tmp_path / "p.parquet").read_bytes())
+    damaged[100:300] = bytes(200)
+    (tmp_path / "p.parquet").write_bytes(damaged)
+    reader = Reader(find_sources(str(tmp_path), tmp_path / "out"))
+    rows = sum(isinstance(item, Row) for item in reader)
+    assert rows > 19_000
+    assert sorted(reader.lost) == ["cut.jsonl.gz", "more.txt.gz", "p.parquet", "sum.jsonl.gz"]
+    assert all(re.match(r"row [0-9,]+: the file cannot be", why) for why in reader.lost.values())
+    assert reader.lost["more.txt.gz"].startswith("row 2: ")
 
 
 def test_files_of_other_kinds_are_told_of(tmp_path, caplog):
