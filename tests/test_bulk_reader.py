@@ -326,6 +326,28 @@ def test_files_that_give_no_row_are_known_with_the_reason(tmp_path):
     }
 
 
+def test_what_cannot_be_looked_at_is_not_passed_over(tmp_path, monkeypatch):
+    written(tmp_path, "sub/a.txt", b"one")
+    (tmp_path / "sub" / "b.txt").symlink_to(tmp_path / "gone.txt")
+    for pattern in (tmp_path, tmp_path / "**" / "*.txt"):
+        with pytest.raises(FusionError, match=r"b\.txt is a link to nothing: repair or remove it"):
+            find_sources(str(pattern), tmp_path / "out")
+    (tmp_path / "sub" / "b.txt").unlink()
+    (tmp_path / "sub" / "c.md").symlink_to(tmp_path / "gone.md")  # of no known kind anyway
+    written(tmp_path, "closed/d.txt", b"four")
+    scan = os.scandir
+
+    def scandir(place):
+        if str(place).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(place))
+        return scan(place)
+
+    assert len(find_sources(str(tmp_path), tmp_path / "out")) == 2
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(FusionError, match=r"closed cannot be read \(Permission denied\): repair"):
+        find_sources(str(tmp_path), tmp_path / "out")
+
+
 def test_files_that_break_off_are_known_with_the_row(tmp_path):
     whole = gzip.compress("".join(f'{{"text": "row {n}"}}\n' for n in range(9000)).encode())
     written(tmp_path, "cut.jsonl.gz", whole[: len(whole) // 2])
