@@ -104,15 +104,16 @@ def encode(options: dict[str, Any]) -> None:
     if done.rejected:
         say(f"rejected: {done.rejected:,} ({folder / REJECTS})")
     say(f"manifest: {folder / MANIFEST} ({len(done.shards)} shards)")
-    if reader.barren:
-        raise FusionError(_barren(reader.barren, len(reader.sources)))
+    if reader.lost:
+        raise FusionError(_lost(reader.lost, len(reader.sources)))
 
 
-def _barren(reasons: dict[str, str], sources: int) -> str:
-    """What to say of files that gave nothing, when all others are encoded."""
+def _lost(reasons: dict[str, str], sources: int) -> str:
+    """What to say of files that gave nothing or broke off, when all else is encoded."""
     names = "; ".join(f"{name}: {reason}" for name, reason in list(reasons.items())[:3])
     names += "; …" if len(reasons) > 3 else ""
-    return f"{len(reasons)} of {sources} files gave no row, the others are encoded ({names})"
+    words = "gave no row or broke off, all else is encoded"
+    return f"{len(reasons)} of {sources} files {words} ({names})"
 
 
 def _engine(config: "EncodeConfig", options: dict[str, Any]) -> "Engine":

@@ -1,6 +1,7 @@
 import gzip
 import json
 import os
+import re
 import uuid
 from decimal import Decimal
 
@@ -318,11 +319,51 @@ def test_files_that_give_no_row_are_known_with_the_reason(tmp_path):
     written(tmp_path, "wide.txt", "text\n".encode("utf-16"))
     reader = Reader(find_sources(str(tmp_path), tmp_path / "out"))
     assert [item.text for item in reader if isinstance(item, Row)] == ["one"]
-    assert reader.barren == {
+    assert reader.lost == {
         "bad.jsonl": "has no 'text'",
         "null.parquet": "has no 'text'",
         "wide.txt": "the file is UTF-16; convert it: iconv -f UTF-16 -t UTF-8",
     }
+
+
+def test_what_cannot_be_looked_at_is_not_passed_over(tmp_path, monkeypatch):
+    written(tmp_path, "sub/a.txt", b"one")
+    (tmp_path / "sub" / "b.txt").symlink_to(tmp_path / "gone.txt")
+    for pattern in (tmp_path, tmp_path / "**" / "*.txt"):
+        with pytest.raises(FusionError, match=r"b\.txt is a link to nothing: repair or remove it"):
+            find_sources(str(pattern), tmp_path / "out")
+    (tmp_path / "sub" / "b.txt").unlink()
+    (tmp_path / "sub" / "c.md").symlink_to(tmp_path / "gone.md")  # of no known kind anyway
+    written(tmp_path, "closed/d.txt", b"four")
+    scan = os.scandir
+
+    def scandir(place):
+        if str(place).endswith("closed"):
+            raise PermissionError(13, "Permission denied", str(place))
+        return scan(place)
+
+    assert len(find_sources(str(tmp_path), tmp_path / "out")) == 2
+    monkeypatch.setattr(os, "scandir", scandir)
+    with pytest.raises(FusionError, match=r"closed cannot be read \(Permission denied\): repair"):
+        find_sources(str(tmp_path), tmp_path / "out")
+
+
+def test_files_that_break_off_are_known_with_the_row(tmp_path):
+    whole = gzip.compress("".join(f'{{"text": "row {n}"}}\n' for n in range(9000)).encode())
+    written(tmp_path, "cut.jsonl.gz", whole[: len(whole) // 2])
+    written(tmp_path, "sum.jsonl.gz", whole[:-8])
+    written(tmp_path, "more.txt.gz", gzip.compress(b"one\n") + b"rubbish")
+    written(tmp_path, "whole.jsonl.gz", whole)
+    pq.write_table(pa.table({"text": [f"{n:09}" * 9 for n in range(4000)]}), tmp_path / "p.parquet")
+    damaged = bytearray((tmp_path / "p.parquet").read_bytes())
+    damaged[100:300] = bytes(200)
+    (tmp_path / "p.parquet").write_bytes(damaged)
+    reader = Reader(find_sources(str(tmp_path), tmp_path / "out"))
+    rows = sum(isinstance(item, Row) for item in reader)
+    assert rows > 19_000
+    assert sorted(reader.lost) == ["cut.jsonl.gz", "more.txt.gz", "p.parquet", "sum.jsonl.gz"]
+    assert all(re.match(r"row [0-9,]+: the file cannot be", why) for why in reader.lost.values())
+    assert reader.lost["more.txt.gz"].startswith("row 2: ")
 
 
 def test_files_of_other_kinds_are_told_of(tmp_path, caplog):

@@ -92,6 +92,5 @@ def test_queries_of_any_magnitude(bits, size):
 def test_scores_are_cosines_of_the_decoded():
     queries, corpus = codes(q=1, c=5, d=8)
     scores, indices = nested_topk_codes(queries, corpus, [8], 5)
-    ranked = rank_documents(queries[0].astype(float), corpus.astype(float))
-    expected = ranked / np.linalg.norm(queries[0].astype(float))
+    expected = rank_documents(queries[0].astype(float), corpus.astype(float))
     np.testing.assert_allclose(scores[0, 0], expected[indices[0, 0]], rtol=1e-6)

@@ -68,7 +68,13 @@ def test_missing_file_is_named(folder, missing):
     [
         ("corpus.jsonl", "{broken", r"corpus\.jsonl:4 is not JSON"),
         ("corpus.jsonl", '["d3"]', r"corpus\.jsonl:4 is not a JSON object"),
-        ("corpus.jsonl", '{"_id": 3, "text": "x"}', r"corpus\.jsonl:4 needs the strings"),
+        (
+            "corpus.jsonl",
+            '{"_id": "d3", "text": 3}',
+            r"jsonl:4 needs an '_id' and the string 'text",
+        ),
+        ("queries.jsonl", '{"_id": "", "text": "x"}', r"queries\.jsonl:4 needs an '_id' and the"),
+        ("corpus.jsonl", '{"_id": true, "text": "x"}', "jsonl:4: its id is neither text nor a num"),
         ("corpus.jsonl", '{"_id": "d3", "text": " "}', "1 documents without any text"),
         ("qrels/test.tsv", "q\td1", r"test\.tsv:5 is not 'query-id<tab>corpus-id"),
         ("qrels/test.tsv", "q\td1\thigh", r"test\.tsv:5 is not 'query-id<tab>corpus-id"),
@@ -82,9 +88,23 @@ def test_malformed_line_is_named(folder, file, line, message):
 
 
 def test_split_without_a_judged_query_is_refused(folder):
-    (folder / "qrels" / "dev.tsv").write_text("nobody\td1\t1\n", encoding="utf-8")
-    with pytest.raises(FusionError, match="no query is judged in the split 'dev'"):
+    (folder / "qrels" / "dev.tsv").write_text('"q"\td1\t1\n', encoding="utf-8")
+    words = """in the split 'dev': the queries' ids look like 'd1', those of the .* like '"q"'"""
+    with pytest.raises(FusionError, match=f"no query is judged {words}"):
         load_data(str(folder), "dev")
+    (folder / "queries.jsonl").write_text("\n", encoding="utf-8")
+    with pytest.raises(FusionError, match=r"queries\.jsonl is empty"):
+        load_data(str(folder))
+
+
+def test_ids_may_be_numbers_as_where_texts_are_encoded(folder):
+    for name in ("corpus.jsonl", "queries.jsonl"):
+        rows = [{"_id": 7, "text": "seven"}, {"id": 8, "text": "eight"}, {"_id": 9.0, "text": "9"}]
+        (folder / name).write_text("".join(f"{json.dumps(row)}\n" for row in rows), "utf-8")
+    (folder / "qrels" / "test.tsv").write_text("7\t8\t1\n8\t9\t1\n", encoding="utf-8")
+    data = load_data(str(folder))
+    assert (data.query_ids, data.doc_ids) == (["7", "8"], ["9", "8", "7"])
+    assert data.exclude.tolist() == [2, 1]
 
 
 def test_a_byte_order_mark_is_no_text(tmp_path):

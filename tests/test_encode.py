@@ -1,5 +1,7 @@
+import gzip
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from tiny_runs import DIMS, many
 from fusion import encode
 from fusion.bulk.encoder import EncodeConfig, ModelEncoder
 from fusion.bulk.engine import ManyDevices, OneDevice
+from fusion.bulk.writing.manifest import Manifest
 from fusion.bulk.writing.shards import Chunk, Row
 from fusion.errors import FusionError
 from fusion.model.folder import load, load_codebook
@@ -202,9 +205,24 @@ def test_a_file_that_gives_no_row_is_no_success(model, tmp_path, capsys):
         assert encode.main(flags(model, folder, tmp_path / "out", *more)) == 1
         said = capsys.readouterr()
         assert "rows:     2" in said.out
-        words = "1 of 2 files gave no row, the others are encoded (b.parquet: has no 'text')"
+        words = "1 of 2 files gave no row or broke off, all else is encoded "
+        words += "(b.parquet: has no 'text')"
         assert said.err.splitlines()[-1] == f"error: {words}"
     assert (tmp_path / "out" / "_manifest.json").is_file()
+
+
+def test_a_file_that_breaks_off_is_no_success(model, tmp_path, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    lines = "".join(f"text {n} {n * n}\n" for n in range(2000)).encode()
+    (folder / "a.txt.gz").write_bytes(gzip.compress(lines)[:-4000])
+    (folder / "b.txt").write_text("one\ntwo\n", encoding="utf-8")
+    assert encode.main(flags(model, folder, tmp_path / "out")) == 1
+    words = r"error: 1 of 2 files gave no row or broke off, all else is encoded \(a.txt.gz: row "
+    assert re.match(
+        words + r"[0-9,]+: .* Compressed file ended", capsys.readouterr().err.splitlines()[-1]
+    )
+    assert Manifest.read(tmp_path / "out").rows > 500
 
 
 @pytest.mark.parametrize("devices", ["cpu", pytest.param("cpu,cpu", marks=pytest.mark.slow)])

@@ -165,7 +165,7 @@ def test_texts_that_are_no_utf8_are_refused_by_every_reader(folder, tmp_path, co
     items = list(reader)
     assert len(items) == 4
     assert all(isinstance(item, Reject) and "UTF-" in item.reason for item in items)
-    assert len(reader.barren) == 4
+    assert len(reader.lost) == 4
     for name in ("corpus.jsonl", "queries.jsonl", "qrels/test.tsv"):
         whole = (folder / name).read_text(encoding="utf-8")
         (folder / name).write_bytes(whole.encode("utf-8-sig"))

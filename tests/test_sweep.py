@@ -123,6 +123,18 @@ def test_documents_of_one_code_tie_as_in_trec_eval(precision, dim):
     np.testing.assert_allclose(row.per_query, expected["ndcg_cut_10"], rtol=0, atol=1e-9)
 
 
+@pytest.mark.parametrize("noise", [1e-9, 1e-8, 1e-7])
+def test_more_near_copies_than_are_kept_stand_as_in_trec_eval(noise):
+    """Most of them float32 cannot tell apart; which ones come first, ids decide."""
+    task, documents = Task("toy"), vectors(2, 150) * np.float32(noise)
+    documents[:, :5] = vectors(4, 1)[:, :5]
+    measured = Space("head", vectors(1, 30), documents)
+    for row in measure(task, [measured], [5, 8]):
+        expected = per_query(task, measured.queries[:, : row.dim], documents[:, : row.dim])
+        np.testing.assert_allclose(row.per_query, expected["ndcg_cut_10"], rtol=0, atol=1e-9)
+        assert row.recall_at_100 == pytest.approx(expected["recall_100"].mean(), abs=1e-9)
+
+
 def test_a_row_is_the_line_of_the_contract_and_can_be_recomputed():
     row = measure(Task("toy"), [space("encoder:minilm")], [8])[0]
     line = json.loads(json.dumps(row.to_dict()))

@@ -15,8 +15,8 @@ def reference_topk(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Rank the corpus by the cosine of the first ``d`` components, for every ``d`` of ``dims``.
 
-    The raw dot product is divided once, by the document's norm: a reference that normalises both
-    sides first rounds equal cosines apart and so decides ties by noise.
+    The raw dot product is divided by the document's norm, then by the query's: a reference that
+    normalises both sides first rounds equal cosines apart and so decides ties by noise.
 
     Args:
         queries: Real numbers of shape [q, d].
@@ -40,14 +40,15 @@ def reference_topk(
                 ranked[exclude[row] if exclude[row] >= 0 else slice(0)] = -np.inf
             order = np.argsort(-ranked, kind="stable")[:keep]
             order = order[ranked[order] > -np.inf]
-            norm = np.linalg.norm(query)
-            scores[level, row, : len(order)] = ranked[order] / norm if norm > 0 else 0.0
+            scores[level, row, : len(order)] = ranked[order]
             indices[level, row, : len(order)] = order
     return scores, indices
 
 
 def rank_documents(query: np.ndarray, documents: np.ndarray) -> np.ndarray:
-    """Dot product over document norm, float64 [c]; the query's own norm cannot change the order."""
+    """Cosines float64 [c], by which documents are ranked; 0 where either side is zero."""
     norms = np.sqrt((documents * documents).sum(axis=1))
     dots = (documents * query).sum(axis=1)  # (c,)
-    return np.divide(dots, norms, out=np.zeros_like(dots), where=norms > 0)
+    dots = np.divide(dots, norms, out=np.zeros_like(dots), where=norms > 0)
+    norm = np.sqrt((query * query).sum())
+    return dots / norm if norm > 0 else np.zeros_like(dots)

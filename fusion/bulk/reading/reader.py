@@ -24,6 +24,7 @@ TITLE = "title"
 LONGEST_TEXT = 1_000_000  # bytes; encoders read some kilobytes, so a longer row is a mistake
 LONGEST_LINE = 8 * LONGEST_TEXT  # of JSON lines: escapes, and fields that nobody asked for
 EMPTY = "empty"
+BROKEN_OFF = "the file cannot be read from here on"
 PARQUET_ROWS = 256  # at once, so that long texts do not add up
 SHOWN = 80  # characters of a rejected row
 BROKEN = (OSError, EOFError, zlib.error, arrow.ArrowException)
@@ -93,8 +94,9 @@ class Reader:
     fields: Fields = field(default_factory=Fields)
     position: int = 0
     """Bytes of the sources that were read so far."""
-    barren: dict[str, str] = field(default_factory=dict, init=False)
-    """Why, by the names of sources that hold something of which nothing can be encoded."""
+    lost: dict[str, str] = field(default_factory=dict, init=False)
+    """Why, by the names of sources that hold something of which nothing can be encoded, or that
+    cannot be read to their ends."""
     warned: bool = field(default=False, init=False)
     """That the lines of a file may not be texts."""
 
@@ -113,7 +115,7 @@ class Reader:
 
     def __iter__(self) -> Iterator[Row | Reject]:
         before = 0
-        self.barren.clear()
+        self.lost.clear()
         for source in self.sources:
             first = _First(source)
             for place, item in _read_whole(source, self.fields):
@@ -123,8 +125,8 @@ class Reader:
                 yield item
             if len(first.lines) < LINES:
                 self._look_at(first)
-            if first.reason and not first.rows:
-                self.barren[source.name] = first.reason
+            if reason := first.end or ("" if first.rows else first.reason):
+                self.lost[source.name] = reason
             before += source.size
             self.position = before
 
@@ -137,7 +139,7 @@ class Reader:
 
 @dataclass
 class _First:
-    """What a source begins with."""
+    """What a source begins with, and why it ends too early."""
 
     source: Source
     lines: list[str] = field(default_factory=list)
@@ -145,12 +147,16 @@ class _First:
     rows: int = 0
     reason: str = ""
     """Of the first reject that holds something."""
+    end: str = ""
+    """Why nothing more can be read."""
 
     def add(self, item: Row | Reject) -> bool:
         """Take a row in; whether its lines are now all that are looked at."""
         if isinstance(item, Reject):
             if item.reason != EMPTY:
                 self.reason = self.reason or item.reason
+            if item.reason.startswith(BROKEN_OFF):
+                self.end = f"row {item.row:,}: {item.reason}"
             return False
         self.rows += 1
         if self.rows > LINES or not self.source.name.lower().endswith((".txt", ".txt.gz")):
@@ -169,7 +175,7 @@ def _read_whole(source: Source, fields: Fields) -> Iterator[tuple[int, Row | Rej
         for row, place, item in _read(source, fields):  # noqa: B007 - of the last row
             yield place, item
     except BROKEN as error:
-        words = f"the file cannot be read from here on: {one_line(error)[:200]}"
+        words = f"{BROKEN_OFF}: {one_line(error)[:200]}"
         yield place, Reject(source.name, row + 1, words)
 
 

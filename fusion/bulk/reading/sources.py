@@ -30,7 +30,8 @@ def find_sources(pattern: str, output: Path) -> list[Source]:
     Files of other kinds are passed over, and told of.
 
     Raises:
-        FusionError: There is none, it is of a kind that is not known, or lies in the output.
+        FusionError: There is none, it is of a kind that is not known, lies in the output, or cannot
+            be looked at.
     """
     path = Path(pattern)
     if path.is_dir():
@@ -41,6 +42,7 @@ def find_sources(pattern: str, output: Path) -> list[Source]:
             raise FusionError(f"{path} is of no known kind; choose among {', '.join(SUFFIXES)}")
     else:
         root, there = _glob(path)
+    _check_links(there)
     found = [file for file in there if _is_known(file)]
     if not found:
         raise FusionError(
@@ -72,13 +74,25 @@ def _tell_passed_over(files: Iterable[Path]) -> None:
 def _walk(folder: Path) -> Iterator[Path]:
     """Files below a folder, through links, each folder once; what is hidden stays so."""
     seen = set()
-    for place, folders, files in os.walk(folder, followlinks=True):
+    for place, folders, files in os.walk(folder, onerror=_refuse, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         if (real := os.path.realpath(place)) in seen:
             folders.clear()
             continue
         seen.add(real)
         yield from (Path(place) / name for name in files if not name.startswith("."))
+
+
+def _refuse(error: OSError) -> None:
+    """Stop at a folder that cannot be looked into, which ``os.walk`` would pass over."""
+    raise FusionError(f"{error.filename} cannot be read ({error.strerror}): repair or move it")
+
+
+def _check_links(files: Iterable[Path]) -> None:
+    """Refuse links to nothing: what they were to name would be missing from the output."""
+    for file in sorted(files):
+        if file.name.lower().endswith(SUFFIXES) and file.is_symlink() and not file.exists():
+            raise FusionError(f"{file} is a link to nothing: repair or remove it")
 
 
 def _name(path: Path) -> str:
@@ -93,7 +107,8 @@ def _glob(path: Path) -> tuple[Path, list[Path]]:
         return path, []
     root = Path(*parts[:wild]) if wild else Path()
     try:
-        return root, [file for file in root.glob(str(Path(*parts[wild:]))) if file.is_file()]
+        found = root.glob(str(Path(*parts[wild:])))
+        return root, [file for file in found if file.is_file() or file.is_symlink()]
     except ValueError as error:  # ** inside a name
         raise FusionError(f"--input {path}: {error}") from None
 

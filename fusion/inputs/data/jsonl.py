@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fusion.errors import FusionError
-from fusion.inputs.data.records import NUL
+from fusion.inputs.data.records import NUL, Unfit, id_of
 
 KINDS = (".txt", ".jsonl", ".txt.gz", ".jsonl.gz")
 """Ends of the names of files of texts, in any case."""
@@ -30,16 +30,22 @@ def is_json_lines(path: Path) -> bool:
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Read BEIR's rows, objects with the strings ``_id`` and ``text``, and their lines' numbers.
+    """Read BEIR's rows, objects with an ``_id`` and the string ``text``, and their lines' numbers.
+
+    The id may be a number, or stand under ``id``, as everywhere; here it is a string under ``_id``.
 
     Raises:
         FusionError: A line is something else; the message has its number.
     """
     for number, line in read_lines(path):
         row = parse_object(path, number, line)
-        if not isinstance(row.get("_id"), str) or not isinstance(row.get("text"), str):
-            raise FusionError(f"{path}:{number} needs the strings '_id' and 'text'")
-        yield number, row
+        try:
+            key = id_of([row.get("_id"), row.get("id")])
+        except Unfit as error:
+            raise FusionError(f"{path}:{number}: {error}") from None
+        if not key or not isinstance(row.get("text"), str):
+            raise FusionError(f"{path}:{number} needs an '_id' and the string 'text'")
+        yield number, row | {"_id": key}
 
 
 def parse_object(path: Path, number: int, line: str) -> dict:

@@ -120,7 +120,11 @@ def assemble(name: str, split: str, found: RawData) -> RetrievalData:
     documents, queries, qrels = found.documents, found.queries, found.qrels
     query_ids = [key for key in queries if key in qrels]
     if not query_ids:
-        raise FusionError(f"{name}: no query is judged in the split {split!r}")
+        one, other = (shown(next(iter(side), "")) for side in (queries, qrels))
+        raise FusionError(
+            f"{name}: no query is judged in the split {split!r}: the queries' ids look like {one}, "
+            f"those of the judgements like {other}"
+        )
     _look_over(name, documents, queries, qrels)
     doc_ids = sorted(documents, reverse=True)
     return RetrievalData(
@@ -181,7 +185,10 @@ def _read_corpus(folder: Path) -> dict[str, Document]:
 
 def _read_queries(folder: Path) -> dict[str, str]:
     path = _existing(folder / "queries.jsonl")
-    return each_once(str(path), _queries(path))
+    queries = each_once(str(path), _queries(path))
+    if not queries:
+        raise FusionError(f"{folder}/queries.jsonl is empty")
+    return queries
 
 
 def _documents(path: Path) -> Iterator[tuple[str, Document]]:

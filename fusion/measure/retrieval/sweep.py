@@ -16,11 +16,13 @@ from fusion.measure.retrieval.metrics import Judgements, in_trec_order, ndcg_at_
 from fusion.measure.rows import Row, with_intervals
 from fusion.space.codes import Codebook, Precision
 from fusion.topk.nested import nested_topk
+from fusion.topk.reference import rank_documents
 
 log = logging.getLogger(__name__)
 
 NDCG_CUTOFF = 10
 RECALL_CUTOFF = 100
+BLOCK = 1024  # documents in float64 at a time
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,9 +157,25 @@ def _codebook(space: Space, dim: int, precision: Precision) -> Codebook:
 def _ranked(
     data: RetrievalData, queries: np.ndarray, documents: np.ndarray, dims: Sequence[int]
 ) -> np.ndarray:
-    """The first documents of every query at every width, int64 [l, q, k]."""
-    found = nested_topk(queries, documents, dims, RECALL_CUTOFF, exclude=data.exclude)
-    return in_trec_order(*(part.numpy() for part in found))
+    """The first documents of every query at every width in trec_eval's order, int64 [l, q, k]."""
+    found = nested_topk(queries, documents, dims, RECALL_CUTOFF + 1, exclude=data.exclude)
+    scores, indices = (part.numpy() for part in found)
+    ranked = in_trec_order(scores, indices)[..., :RECALL_CUTOFF]
+    if scores.shape[2] > RECALL_CUTOFF:
+        for level, row in np.argwhere(scores[..., -2] == scores[..., -1]):
+            left = documents[:, : dims[level]]
+            ranked[level, row] = _first(queries[row, : dims[level]], left, data.exclude[row])
+    return ranked
+
+
+def _first(query: np.ndarray, documents: np.ndarray, exclude: int) -> np.ndarray:
+    """The same of one query [d] at one width, int64 [k]; for more ties in float32 than are kept."""
+    blocks = (documents[start : start + BLOCK] for start in range(0, len(documents), BLOCK))
+    cosines = [rank_documents(query.astype(np.float64), part.astype(np.float64)) for part in blocks]
+    scores = np.concatenate(cosines).astype(np.float32)
+    if exclude >= 0:
+        scores[exclude] = -np.inf
+    return np.argsort(-scores, kind="stable")[:RECALL_CUTOFF]
 
 
 def _row(data: RetrievalData, judgements: Judgements, space: Space, found: _Found) -> Row:
