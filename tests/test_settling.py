@@ -84,8 +84,7 @@ def hostile(monkeypatch):
         return pairs(queries, documents, dims, *at)
 
     for room in (cpu, per_level, screening):
-        if hasattr(room, "accumulated"):
-            monkeypatch.setattr(room, "accumulated", accumulated)
+        monkeypatch.setattr(room, "accumulated", accumulated)
     monkeypatch.setattr(screening, "sampled_products", sampled_products)
     monkeypatch.setattr("fusion.search.exact.sampled_products", sampled_products)
     monkeypatch.setattr(screening, "MANY", 10)
@@ -263,20 +262,18 @@ def test_the_bound_holds_and_is_not_idle(double):
     )
 
 
-@pytest.mark.parametrize("dims", [(7,), (31, 33), (128,), (64, 128, 200)])
-def test_pieces_keep_their_bound_which_wider_sums_would_not(dims):
-    rng = np.random.default_rng(1)
-    queries, corpus = (rng.random((n, dims[-1])).astype(np.float32) for n in (5, 300))
-    problem = pose(queries, corpus, dims, 30, None, None)
+@pytest.mark.parametrize("dims", [(7,), (31, 33), (64, 128, 200)])
+def test_noisy_pieces_keep_their_bound_and_use_it(hostile, dims):
+    queries, corpus = hostile.standard_normal((2, 300, dims[-1])).astype(np.float32)
+    problem = pose(queries[:5], corpus, dims, 30, None, None)
     level, row, document = (part.ravel() for part in np.indices((len(dims), 5, 300)))
     found = piece_cosines(problem, level, row, document, map)
-    exact, order = reference_topk(queries, corpus, dims, 300)
+    exact, order = reference_topk(queries[:5], corpus, dims, 300)
     true = np.take_along_axis(exact, np.argsort(order), axis=2).ravel()
     constant, slope = (np.array(part)[level] for part in piece_bounds(dims, rounded=False))
-    assert (np.abs(found - true) <= constant + slope * np.abs(true)).all()
-    assert np.abs(found - true).max() > 0
-    wide = np.array(error_bounds(dims, False, False)[0])
-    assert (np.array(piece_bounds(dims, False)[0]) < np.maximum(wide, (PIECE + 3) * UNIT)).all()
+    share = np.abs(found - true) / (constant + slope * np.abs(true))
+    assert 0.5 < share.max() <= 1
+    assert constant.max() < (PIECE + 1) * UNIT  # however many columns there are
 
 
 @pytest.mark.parametrize("d", [1, 7, 8, 9, 127, 128, 129, 136, 255, 1000, 1920])
