@@ -38,7 +38,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from workloads import WORKLOADS, Workload
 
+from fusion.topk.engines import cpu
 from fusion.topk.nested import corpus_norms, nested_topk
+from fusion.topk.problem import pose
 
 RESULTS = Path(__file__).parents[1] / "results" / "benchmark_topk.json"
 LIBRARIES = ("torch", "numpy", "faiss-cpu", "sentence-transformers", "mteb", "usearch", "triton")
@@ -73,6 +75,12 @@ def nested_cached(bench: Bench) -> Tensor:
         bench.prepared["norms"] = corpus_norms(bench.corpus, bench.load.dims)
     norms = bench.prepared["norms"]
     return nested_topk(bench.queries, bench.corpus, bench.load.dims, bench.load.k, norms=norms)[1]
+
+
+def unsettled(bench: Bench) -> Tensor:
+    """The engine alone, whose float32 leaves near ties in any order: what settling them costs."""
+    problem = pose(bench.queries, bench.corpus, bench.load.dims, bench.load.k, None, None)
+    return cpu.search(problem)[1]
 
 
 def torch_per_level(bench: Bench) -> Tensor:
@@ -161,6 +169,7 @@ def product_onednn(bench: Bench) -> None:
 METHODS: dict[str, Callable[[Bench], Tensor | None]] = {
     "nested": nested,
     "nested, norms kept": nested_cached,
+    "nested, near ties left": unsettled,
     "torch per level": torch_per_level,
     "torch per level, oneDNN": torch_onednn,
     "faiss IndexFlatIP per level": faiss_per_level,

@@ -4,30 +4,49 @@ from fusion.topk.norms import summed_terms
 
 UNIT = 2.0**-24  # the largest relative rounding error of one float32 operation
 UNIT64 = 2.0**-53
-ROUNDINGS = 8
-"""Of float64 inputs to float32, of inverse norms and of the products with them; each at most one
-unit of a cosine, and there are fewer."""
+INPUTS = 2
+"""Roundings of float64 rows to float32: each moves a cosine by at most one unit."""
+ROUNDINGS = 6
+"""Of norms, inverse norms and products, which move a cosine in proportion to its size; there are
+fewer."""
+TINY = 2.0**-8  # units: more than what numbers below float32's range can add up to
+PIECE = 32  # columns whose products are summed apart from others
 SECOND_ORDER = 1.001  # products of errors: terms * UNIT stays below 1e-3 up to 16,000 components
 
 
-def error_bounds(dims: tuple[int, ...], double: bool = False) -> tuple[list[float], list[float]]:
-    """Bounds of float32 cosines: a constant of each level, and what to add times the cosine's size.
+Bounds = tuple[list[float], list[float]]
+"""A constant of each level, and what to add to it times the size of the cosine."""
 
-    The error of the query's norm is left out, since it moves all scores of a query alike.
+
+def error_bounds(dims: tuple[int, ...], double: bool = False, rounded: bool = True) -> Bounds:
+    """Bounds of cosines whose products are summed in float32, or in float64 if ``double``.
+
+    Rows that were ``rounded`` may have been float64. The error of the query's norm is left out,
+    since it moves all scores of a query alike.
 
     An inner product of n terms x_i y_i takes n - 1 additions, however they are ordered. Each
     partial sum lies between minus the sum of the negative terms and the sum of the positive ones,
     whose difference is the product S and whose sum A is at most |x||y|: no partial sum is larger
     than (A + |S|) / 2, and an addition errs by one unit of its result (Higham, Accuracy and
     Stability of Numerical Algorithms, section 4.2). The products themselves err by one unit of A.
-    So the cosine s errs by at most n (1 + |s|) / 2 + 1 units, and by half a unit more for each term
+    So the cosine s errs by at most n (1 + |s|) / 2 + 1 units, and by |s| / 2 more for each term
     that is summed in float32 for a norm. Nearly nothing is left where both are ``double``.
     """
-    scale = UNIT * SECOND_ORDER
+    scale, inputs = UNIT * SECOND_ORDER, INPUTS if rounded else TINY
     if double:
-        return [ROUNDINGS * scale for _ in dims], [0.0 for _ in dims]
-    constant = [(d / 2 + 1 + summed_terms(dims) / 2 + ROUNDINGS) * scale for d in dims]
-    return constant, [d / 2 * scale for d in dims]
+        return [inputs * scale for _ in dims], [ROUNDINGS * scale for _ in dims]
+    constant = [(d / 2 + 1 + inputs) * scale for d in dims]
+    return constant, [(d / 2 + summed_terms(dims) / 2 + ROUNDINGS) * scale for d in dims]
+
+
+def piece_bounds(dims: tuple[int, ...], rounded: bool = True) -> Bounds:
+    """The same of cosines whose products are summed in pieces, and these in float64.
+
+    A piece of n terms errs by at most n units of its own A, and all of these are at most |x||y|.
+    """
+    scale, inputs = UNIT * SECOND_ORDER, INPUTS if rounded else TINY
+    constant = [(min(d, PIECE) + inputs) * scale for d in dims]
+    return constant, [(summed_terms(dims) / 2 + ROUNDINGS) * scale for _ in dims]
 
 
 def error_bound(dim: int, dims: tuple[int, ...]) -> float:
@@ -39,4 +58,4 @@ def error_bound(dim: int, dims: tuple[int, ...]) -> float:
 
 def error_bound64(dim: int) -> float:
     """The same of float64 inputs, products and norms, all of ``dim`` terms."""
-    return (1.5 * dim + ROUNDINGS) * UNIT64 * SECOND_ORDER
+    return (1.5 * dim + INPUTS + ROUNDINGS) * UNIT64 * SECOND_ORDER

@@ -37,10 +37,13 @@ class BitProblem(Problem):
         """Rows of -1 and +1, float32 [rows, dim]."""
         return unpack_bits(self.corpus[start:stop], dim)
 
+    def chosen(self, documents: np.ndarray) -> Tensor:
+        """Rows of -1 and +1, float32 [n, d]."""
+        return unpack_bits(self.corpus[torch.from_numpy(documents)], self.dims[-1])
+
     def exact(self, documents: np.ndarray) -> np.ndarray:
         """Rows of -1 and +1, float64 [n, d]."""
-        chosen = self.corpus[torch.from_numpy(documents)]
-        return unpack_bits(chosen, self.dims[-1]).double().numpy()
+        return self.chosen(documents).double().numpy()
 
 
 def nested_topk_codes(

@@ -57,15 +57,32 @@ class Problem:
         scale = self.corpus_norms.scale[start:stop, None].to(rows.device)
         return (rows.double() * scale).float()
 
+    def chosen(self, documents: np.ndarray) -> Tensor:
+        """Documents int64 [n] as float32 [n, d], scaled like their norms."""
+        rows = torch.from_numpy(documents)
+        some = self.corpus[rows.to(self.corpus.device), : self.dims[-1]].cpu()
+        if self.corpus_norms.scale is None:
+            return some.float()
+        return (some.double() * self.corpus_norms.scale[rows, None]).float()
+
+    @property
+    def rounded(self) -> bool:
+        """Whether float32 rows may be others than those that were given."""
+        return torch.float64 in (self.asked.dtype, self.corpus.dtype)
+
     def doubled(self) -> "Problem":
         """The same search with products and norms that are summed in float64."""
         inverse = torch.empty_like(self.corpus_norms.inverse)
         for start in range(0, len(self.corpus), ROWS):
-            rows = self.documents(start, start + ROWS, self.dims[-1]).double()  # (c, d)
-            squared = prefix_squares(rows.numpy(), self.dims)  # (c, l)
-            inverse[:, start : start + ROWS] = inverse_norms(squared).T
-        norms = replace(self.corpus_norms, inverse=inverse)
-        return replace(self, corpus_norms=norms, double=True)
+            rows = self.documents(start, start + ROWS, self.dims[-1])  # (c, d)
+            inverse[:, start : start + ROWS] = self._inverse64(rows)
+        corpus_norms = replace(self.corpus_norms, inverse=inverse)
+        query_norms = replace(self.query_norms, inverse=self._inverse64(self.queries))
+        return replace(self, corpus_norms=corpus_norms, query_norms=query_norms, double=True)
+
+    def _inverse64(self, rows: Tensor) -> Tensor:
+        """Inverse prefix norms float32 [l, n] of rows [n, d], from float64 sums."""
+        return inverse_norms(prefix_squares(rows.double().numpy(), self.dims)).T
 
     def some(self, chosen: np.ndarray, keep: int) -> "Problem":
         """The same search for distinct queries, ascending int64 [r], with so many results."""

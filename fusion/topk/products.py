@@ -61,9 +61,10 @@ def accumulated(
     dots = torch.from_numpy(room)
     segments = list(pairwise((0, *dims)))
     if double:
-        total = torch.zeros(dots.shape, dtype=torch.float64, device="cpu")
+        total = torch.empty(dots.shape, dtype=torch.float64, device="cpu")
         for level, (a, b) in enumerate(segments):
-            total.addmm_(queries[:, a:b].double(), documents[:, a:b].double().T)
+            left, right = queries[:, a:b].double(), documents[:, a:b].double()
+            torch.addmm(total, left, right.T, beta=float(level > 0), out=total)
             dots.copy_(total)
             yield level
         return
@@ -101,10 +102,12 @@ def sampled_products(
     dims: Sequence[int],
     rows: np.ndarray,
     columns: np.ndarray,
+    apart: bool = False,
 ) -> Iterator[np.ndarray]:
     """Dot products [n] of pairs of queries and documents, by ascending query; each level's.
 
-    torch computes only these entries of the matrix product, in the dtype of queries and documents.
+    If ``apart`` those of each level's segment for itself. torch computes only these entries of the
+    matrix product, in the dtype of queries and documents.
     """
     _hear_torch_out()
     begin = torch.from_numpy(rows.searchsorted(np.arange(len(queries) + 1)))
@@ -118,7 +121,8 @@ def sampled_products(
         check_invariants=False,
     )
     for a, b in pairwise((0, *dims)):
-        pairs = torch.sparse.sampled_addmm(pairs, queries[:, a:b], documents[:, a:b].T)
+        left, right = queries[:, a:b], documents[:, a:b].T
+        pairs = torch.sparse.sampled_addmm(pairs, left, right, beta=float(not apart))
         yield pairs.values().numpy()
 
 

@@ -1,4 +1,4 @@
-"""Cosines in float64: those of many pairs by matrix products, and the canonical one of a pair."""
+"""Cosines of pairs: by float32 products of few columns, by float64 products, and canonical ones."""
 
 from collections.abc import Callable, Iterator
 from itertools import pairwise
@@ -8,43 +8,112 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fusion.topk.bounds import PIECE
+from fusion.topk.norms import prefix_squares
 from fusion.topk.problem import Problem
 from fusion.topk.products import sampled_products
 
 Run = Callable[..., Any]
 """``map``, or that of a pool of threads."""
+Pairs = tuple[np.ndarray, np.ndarray]
+"""Queries, ascending, and places among a block of documents, int64 [p]."""
+Score = Callable[[slice, Pairs], np.ndarray]
 
-DOCUMENTS = 1024  # widened to float64 at a time: 8 MB at 1,024 components
+DOCUMENTS = 2048  # read at a time: as float64 16 MB at 1,024 components
 DENSE = 1 / 16  # share of a matrix product from which on all of it is faster than the pairs
 CACHED = 2**15  # terms that are summed at a time: 256 KB
 STRANDS, STRANDED = 8, 128
 
 
-def pair_cosines(problem: Problem, rows: np.ndarray, documents: np.ndarray, run: Run) -> np.ndarray:
-    """Cosines of pairs at every level, float64 [l, n], each within ``error_bound64``.
+def exact_cosines(
+    problem: Problem, levels: np.ndarray, rows: np.ndarray, documents: np.ndarray, run: Run
+) -> np.ndarray:
+    """Cosines float64 [n] of results, each within ``error_bound64``.
 
     Args:
         problem: Whose queries and documents.
-        rows: Queries int64 [n], ascending.
-        documents: Documents int64 [n].
+        levels: int64 [n].
+        rows: Queries int64 [n].
+        documents: int64 [n].
         run: What scores blocks of documents.
     """
-    found = np.empty((len(problem.dims), len(rows)))
-    wanted, places = numbered(documents, len(problem.corpus))
-    blocks = (places // DOCUMENTS).astype(np.min_scalar_type(len(wanted) // DOCUMENTS))
-    order = blocks.argsort(kind="stable")  # within a block still by query
-    edges = blocks[order].searchsorted(np.arange(-(-len(wanted) // DOCUMENTS) + 1))
     queries = torch.from_numpy(problem.exact_queries())
+    wanted, places = numbered(documents, len(problem.corpus))
+    norms = np.empty((len(problem.dims), len(wanted)))
 
-    def score(block: int) -> None:
-        chosen = order[edges[block] : edges[block + 1]]
-        first = block * DOCUMENTS
-        exact = problem.exact(wanted[first : first + DOCUMENTS])  # (c, D)
-        pairs = rows[chosen], places[chosen] - first
-        found[:, chosen] = _block_scores(queries, exact, problem.dims, pairs)
+    def score(block: slice, pairs: Pairs) -> np.ndarray:
+        exact = problem.exact(wanted[block])  # (c, D)
+        norms[:, block] = prefix_norms64(exact, problem.dims)
+        return _dots(queries, torch.from_numpy(exact), problem.dims, pairs)
 
-    list(run(score, range(len(edges) - 1)))
-    return quotient(found, prefix_norms64(queries.numpy(), problem.dims).take(rows, axis=1))
+    dots = _by_blocks((levels, rows, places), norms.shape, run, score)
+    scores = quotient(dots, norms[levels, places])
+    return quotient(scores, prefix_norms64(queries.numpy(), problem.dims)[levels, rows])
+
+
+def piece_cosines(
+    problem: Problem, levels: np.ndarray, rows: np.ndarray, documents: np.ndarray, run: Run
+) -> np.ndarray:
+    """The same from float32, each within ``piece_bounds``, for a third of the price."""
+    wanted, places = numbered(documents, len(problem.corpus))
+
+    def score(block: slice, pairs: Pairs) -> np.ndarray:
+        return _in_pieces(problem.queries, problem.chosen(wanted[block]), problem.dims, pairs)
+
+    shape = len(problem.dims), len(wanted)
+    scores = _by_blocks((levels, rows, places), shape, run, score)
+    scores *= problem.corpus_norms.inverse.numpy()[levels, documents]
+    scores *= problem.query_norms.inverse.numpy()[levels, rows]
+    return scores
+
+
+def _by_blocks(
+    results: tuple[np.ndarray, ...], shape: tuple[int, int], run: Run, score: Score
+) -> np.ndarray:
+    """Scores float64 [n] of results, whose pairs are scored once for all levels.
+
+    Args:
+        results: Levels, queries and places among the documents, int64 [n].
+        shape: How many levels and documents there are.
+        run: What scores blocks of documents.
+        score: Scores float64 [l, p] of a block's pairs, by ascending query.
+    """
+    levels, rows, places = results
+    blocks, columns = np.divmod(places, DOCUMENTS)
+    queries = rows.max() + 1
+    keys = (blocks * queries + rows) * DOCUMENTS + columns
+    order = keys.argsort()
+    ordered = keys[order]
+    fresh = np.concatenate([[True], ordered[1:] != ordered[:-1]])
+    pair = np.empty(len(keys), np.int64)
+    pair[order] = fresh.cumsum() - 1
+    rows, columns = np.divmod(ordered[fresh], DOCUMENTS)
+    count = -(-shape[1] // DOCUMENTS)
+    edges = rows.searchsorted(np.arange(count + 1) * queries)
+    found = np.empty((shape[0], len(rows)))
+
+    def fill(block: int) -> None:
+        some, first = slice(*edges[block : block + 2]), block * DOCUMENTS
+        pairs = rows[some] - block * queries, columns[some]
+        found[:, some] = score(slice(first, first + DOCUMENTS), pairs)
+
+    list(run(fill, range(count)))
+    return found[levels, pair]
+
+
+def _in_pieces(
+    queries: Tensor, documents: Tensor, dims: tuple[int, ...], pairs: Pairs
+) -> np.ndarray:
+    """Dot products float64 [l, p] of pairs, whose columns are multiplied ``PIECE`` at a time."""
+    ends = [end for a, b in pairwise((0, *dims)) for end in (*range(a + PIECE, b, PIECE), b)]
+    scores, total, level = np.empty((len(dims), len(pairs[0]))), np.zeros(len(pairs[0])), 0
+    products = sampled_products(queries, documents, ends, *pairs, apart=True)
+    for end, dots in zip(ends, products, strict=True):
+        total += dots
+        if end == dims[level]:
+            scores[level] = total
+            level += 1
+    return scores
 
 
 def numbered(documents: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -54,30 +123,26 @@ def numbered(documents: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]
     return there.nonzero()[0], (there.cumsum() - 1)[documents]
 
 
-def _block_scores(
-    queries: Tensor, documents: np.ndarray, dims: tuple[int, ...], pairs: tuple[np.ndarray, ...]
-) -> np.ndarray:
-    """Dot products over the documents' norms, float64 [l, n], of pairs in a block [q, D] [c, D]."""
+def _dots(queries: Tensor, documents: Tensor, dims: tuple[int, ...], pairs: Pairs) -> np.ndarray:
+    """Dot products float64 [l, p] of pairs in a block [q, D] [c, D]."""
     rows, columns = pairs
     scores = np.empty((len(dims), len(rows)))
-    right = torch.from_numpy(documents)
     if len(rows) < DENSE * len(queries) * len(documents):
-        for level, some in enumerate(sampled_products(queries, right, dims, rows, columns)):
+        for level, some in enumerate(sampled_products(queries, documents, dims, rows, columns)):
             scores[level] = some
-    else:
-        dots = torch.zeros(len(queries), len(right), dtype=torch.float64, device="cpu")
-        flat = dots.view(-1).numpy()
-        places = rows * len(right) + columns
-        for level, (a, b) in enumerate(pairwise((0, *dims))):
-            dots.addmm_(queries[:, a:b], right[:, a:b].T)
-            flat.take(places, out=scores[level])
-    return quotient(scores, prefix_norms64(documents, dims).take(columns, axis=1))
+        return scores
+    dots = torch.zeros(len(queries), len(documents), dtype=torch.float64, device="cpu")
+    flat = dots.view(-1).numpy()
+    places = rows * len(documents) + columns
+    for level, (a, b) in enumerate(pairwise((0, *dims))):
+        dots.addmm_(queries[:, a:b], documents[:, a:b].T)
+        flat.take(places, out=scores[level])
+    return scores
 
 
 def prefix_norms64(rows: np.ndarray, dims: tuple[int, ...]) -> np.ndarray:
-    """Norms of every prefix, float64 [l, n]."""
-    parts = [np.einsum("nd,nd->n", rows[:, a:b], rows[:, a:b]) for a, b in pairwise((0, *dims))]
-    return np.sqrt(np.stack(parts).cumsum(axis=0))
+    """Norms of every prefix of rows float64 [n, d], float64 [l, n]."""
+    return prefix_squares(rows, dims).sqrt_().numpy().T
 
 
 def quotient(scores: np.ndarray, norms: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ import numpy as np
 from fusion.topk.bounds import error_bound64
 from fusion.topk.problem import Problem
 from fusion.topk.settling.exact import DOCUMENTS, canonical_norms, quotient
-from fusion.topk.settling.ties import Ties, canonical, in_order
+from fusion.topk.settling.ties import Ties, canonical, in_order, last_rungs
 
 
 def best_exactly(problem: Problem, level: int) -> tuple[np.ndarray, np.ndarray]:
@@ -83,7 +83,8 @@ def _finished(
     rows, column = there.nonzero()
     if len(rows):
         ties = Ties(problem, np.full(len(rows), level), rows, documents[rows, column])
-        ordered, named = in_order(ties, rows, scores[rows, column])
+        rungs = last_rungs(problem, lambda _: scores[rows, column])
+        ordered, named = in_order(ties, rows, rungs)
         filled = np.arange(scores.shape[1]) < there.sum(axis=1, keepdims=True)
         found[filled], best[filled] = ordered, named
     return found, best

@@ -6,29 +6,30 @@ behind a last one that lies so far behind the k-th. What lies nearer is scored a
 what even that cannot tell apart by the canonical score of ``exact.py``, then by the lower index.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fusion.topk.bounds import error_bounds
+from fusion.topk.bounds import error_bounds, piece_bounds
 from fusion.topk.problem import Problem
 from fusion.topk.products import tuned_products
-from fusion.topk.settling.exact import DOCUMENTS, Run, pair_cosines
+from fusion.topk.settling.exact import DOCUMENTS, Run, exact_cosines, piece_cosines
 from fusion.topk.settling.exhaustive import best_exactly
-from fusion.topk.settling.ties import Ties, in_order
+from fusion.topk.settling.ties import UPWARDS, Rung, Ties, in_order, last_rungs
 
 Found = tuple[Tensor, Tensor]
 Engine = Callable[[Problem], Found]
+Cosines = Callable[[Problem, np.ndarray, np.ndarray, np.ndarray, Run], np.ndarray]
 
-MARGIN, SPARE = 12, 16  # results beyond k that an engine is asked for, one more for so many of k
+MARGIN, SPARE = 8, 32  # results beyond k that an engine is asked for, one more for so many of k
 SECOND = 64  # results beyond twice k, for queries whose k-th result ties with all of those
 CROWDED = 32  # times k: in fewer documents scores lie so close that float64 products cost less
 SETTLED = 2**21  # results that are looked at together
-UPWARDS = np.float32(1.0001)  # covers what the comparison itself rounds
 
 
 def settled(problem: Problem, engine: Engine) -> Found:
@@ -58,36 +59,43 @@ def _settle(
     problem: Problem, rows: np.ndarray, found: list[np.ndarray], results: tuple[np.ndarray, ...]
 ) -> np.ndarray:
     """Write the settled results of queries [r]; at which levels ends are open, bool [l, r]."""
-    left = np.empty((len(problem.dims), len(rows)), bool)
-    step = max(1, SETTLED // max(1, found[0].shape[0] * found[0].shape[2]))
-    with _pool() as run:
-        for first in range(0, len(rows), step):
-            part = slice(first, first + step)
-            asked = problem.some(rows[part], problem.keep)
-            scores, indices = (np.ascontiguousarray(some[:, part]) for some in found)
-            left[:, part] = _settle_block(asked, scores, indices, run)
-            for whole, some in zip(results, (scores, indices), strict=True):
-                whole[:, rows[part]] = some[..., : problem.keep]
-    return left
-
-
-def _settle_block(
-    problem: Problem, scores: np.ndarray, indices: np.ndarray, run: Run
-) -> np.ndarray:
-    """Bring results [l, q, any] into order, in place, but for those whose ends are open, [l, q]."""
-    near, left = _near(problem, scores)
+    asked = problem.some(rows, problem.keep)
+    scores, indices = (np.ascontiguousarray(part) for part in found)
+    near, left = _near(asked, scores)
     chained = near.copy()
     chained[..., 1:] |= near[..., :-1]
-    places = np.flatnonzero(chained)
-    if len(places):
-        level, row, _ = np.unravel_index(places, scores.shape)
-        ties = Ties(problem, level, row, indices.reshape(-1)[places])
-        ends = ~near.reshape(-1)[places]
-        chains = np.cumsum(ends) - ends  # a chain ends where the next result is not near
-        exact, documents = in_order(ties, chains, _exact(ties, run))
-        indices.reshape(-1)[places] = documents
-        scores.reshape(-1)[places] = exact
+    with _pool() as run:
+        rungs = _rungs(asked, run)
+        for part in _parts(np.count_nonzero(chained, axis=(0, 2))):
+            _settle_some(asked, rungs, (chained, near, scores, indices), part)
+    for whole, some in zip(results, (scores, indices), strict=True):
+        whole[:, rows] = some[..., : problem.keep]
     return left
+
+
+def _parts(counts: np.ndarray) -> Iterator[slice]:
+    """Consecutive queries, which have so many results [q] to settle, no more of them than that."""
+    numbers = counts.cumsum() // SETTLED
+    edges = [0, *(np.diff(numbers).nonzero()[0] + 1), len(counts)]
+    return (slice(a, b) for a, b in pairwise(edges) if counts[a:b].any())
+
+
+def _settle_some(
+    problem: Problem, rungs: Sequence[Rung], arrays: tuple[np.ndarray, ...], part: slice
+) -> None:
+    """Bring the results [l, q, any] of some queries into order, in place."""
+    chained, near, scores, indices = arrays
+    _, queries, wanted = near.shape
+    starts = (np.arange(len(near)) * queries + part.start) * wanted
+    found = [np.flatnonzero(level[part]) for level in chained]
+    places = np.concatenate([at + start for at, start in zip(found, starts, strict=True)])
+    levels = np.repeat(np.arange(len(near)), [len(at) for at in found])
+    ties = Ties(problem, levels, places // wanted - levels * queries, indices.take(places))
+    ends = ~near.take(places)
+    chains = np.cumsum(ends) - ends  # a chain ends where the next result is not near
+    exact, documents = in_order(ties, chains, rungs)
+    indices.reshape(-1)[places] = documents
+    scores.reshape(-1)[places] = exact
 
 
 def _near(problem: Problem, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -97,14 +105,16 @@ def _near(problem: Problem, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     Nothing is near where it is, since those results are looked for again.
     """
     keep, wanted = problem.keep, scores.shape[2]
-    bounds = error_bounds(problem.dims, problem.double)
-    constant, slope = (np.array(part)[:, None, None] for part in bounds)
+    near = np.zeros(scores.shape, bool)
     largest = np.abs(scores[..., [0, -1]]).max(axis=2, keepdims=True).clip(max=1.0)
+    bounds = error_bounds(problem.dims, problem.double, problem.rounded)
+    constant, slope = (np.array(part)[:, None, None] for part in bounds)
     reach = (2 * UPWARDS * (constant + slope * largest)).astype(np.float32)
     reach[problem.query_norms.inverse.numpy() == 0] = -1  # all scores are 0, and in order
-    near = np.zeros(scores.shape, bool)
     with np.errstate(invalid="ignore"):  # beyond the last document -inf follows -inf
-        np.less_equal(scores[..., :-1] - scores[..., 1:], reach, out=near[..., :-1])
+        for level, some in enumerate(scores):  # which stays in cache
+            distance = some[:, :-1] - some[:, 1:]
+            np.less_equal(distance, reach[level], out=near[level, :, :-1])
     left = np.zeros(scores.shape[:2], bool)
     if wanted > keep:
         beyond = near[..., keep - 1 : -1]
@@ -115,16 +125,17 @@ def _near(problem: Problem, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     return near, left
 
 
-def _exact(ties: Ties, run: Run) -> np.ndarray:
-    """Float64 scores [n] of results, of which those of several levels are scored together."""
-    keys = ties.rows * len(ties.problem.corpus) + ties.documents
-    order = keys.argsort(kind="stable")
-    ordered = keys[order]
-    fresh = np.concatenate([[True], ordered[1:] != ordered[:-1]])
-    pairs = np.empty(len(keys), np.int64)
-    pairs[order] = fresh.cumsum() - 1
-    rows, documents = np.divmod(ordered[fresh], len(ties.problem.corpus))
-    return pair_cosines(ties.problem, rows, documents, run)[ties.levels, pairs]
+def _rungs(problem: Problem, run: Run) -> tuple[Rung, ...]:
+    """What settles near ties, each for what the one before cannot tell apart."""
+
+    def by(cosines: Cosines) -> Callable[[Ties], np.ndarray]:
+        return lambda ties: cosines(problem, ties.levels, ties.rows, ties.documents, run)
+
+    last = last_rungs(problem, by(exact_cosines))
+    if problem.double:  # an engine's scores were better than those of the first rung
+        return last
+    bounds = piece_bounds(problem.dims, problem.rounded)
+    return Rung(by(piece_cosines), bounds), *last
 
 
 def _put_exactly(
