@@ -60,7 +60,7 @@ def _settle(
     """Write the settled results of queries [r]; at which levels ends are open, bool [l, r]."""
     left = np.empty((len(problem.dims), len(rows)), bool)
     step = max(1, SETTLED // max(1, found[0].shape[0] * found[0].shape[2]))
-    with _pool() as run:
+    with pool() as run:
         for first in range(0, len(rows), step):
             part = slice(first, first + step)
             asked = problem.some(rows[part], problem.keep)
@@ -141,12 +141,12 @@ def _put_exactly(
 
 
 @contextmanager
-def _pool() -> Iterator[Run]:
+def pool() -> Iterator[Run]:
     """``map``, by as many threads as torch has."""
     threads = torch.get_num_threads()
     with tuned_products():
         if threads == 1:
             yield map
         else:
-            with ThreadPoolExecutor(threads) as pool:
-                yield pool.map
+            with ThreadPoolExecutor(threads) as workers:
+                yield workers.map
