@@ -70,20 +70,18 @@ def check(queries, documents, dims, k, candidates=None, **options):
 @pytest.fixture
 def hostile(monkeypatch):
     """Products with as much noise as the bound allows, another for every place and every call."""
-    rng, plain = np.random.default_rng(0), tokens.accumulated_runs
+    rng, plain = np.random.default_rng(0), tokens.prefix_products
+    monkeypatch.setattr(tokens, "TILE_COSINES", 1)
 
-    def accumulated_runs(room, queries, runs, dims):
-        rows = torch.cat(runs).double()
-        true = room.copy()
-        for level in plain(true, queries, runs, dims):
-            sizes = [
-                side[:, : dims[level]].double().norm(dim=1).numpy() for side in (queries, rows)
-            ]
-            noise = 0.9 * maxsim_bounds(tuple(dims))[level] * rng.choice([-1, 1], room.shape)
-            room[...] = true + noise * np.outer(*sizes)
-            yield level
+    def prefix_products(queries, runs, dims):
+        products, rows = plain(queries, runs, dims), torch.cat(runs).double()
+        for dim, bound, some in zip(dims, maxsim_bounds(tuple(dims)), products, strict=True):
+            sizes = [side[:, :dim].double().norm(dim=1).numpy() for side in (queries, rows)]
+            noise = 0.9 * bound * rng.choice([-1, 1], some.shape)
+            some += torch.from_numpy(noise * np.outer(*sizes))
+        return products
 
-    monkeypatch.setattr(tokens, "accumulated_runs", accumulated_runs)
+    monkeypatch.setattr(tokens, "prefix_products", prefix_products)
 
 
 @pytest.mark.parametrize("k", [1, 7, 60, 61, 500])

@@ -17,9 +17,9 @@ from fusion.topk.problem import Rows, as_tensor, check_dims, check_k, scale_quer
 from fusion.topk.ragged import Ragged
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
-TILE_COSINES = 2**18  # of a tile: 1 MB
+TILE_COSINES = 2**20  # of a tile at all levels: 4 MB
 FEWEST, MOST = 64, 8192  # tokens of a tile
-STRIP = 1024  # documents' tokens that a product reads at a time
+STRIP = 768  # documents' tokens that a product reads at a time: a megabyte or so
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ class TokenSearch:
 
         Results never depend on it.
         """
-        most = min(MOST, max(FEWEST, TILE_COSINES // tokens))
+        most = min(MOST, max(FEWEST, TILE_COSINES // (tokens * len(self.dims))))
         begin, end = self.offsets[documents], self.offsets[documents + 1]
         there = (end > begin).nonzero()[0]
         total = np.concatenate([[0], (end - begin)[there].cumsum()])
@@ -141,7 +141,7 @@ class TokenSearch:
         """Cosines of each level in turn, whose queries' norms are still to be divided by.
 
         Yields:
-            The level; float32 [queries' tokens, documents' tokens], which the next one overwrites;
+            The level; float32 [queries' tokens, documents' tokens], to be overwritten at will;
             and what to multiply its rows by, float32 [queries' tokens].
 
         Raises:
@@ -159,18 +159,17 @@ class TokenSearch:
     def _right(
         self, piece: Piece, dims: tuple[int, ...], known: PrefixNorms | None
     ) -> tuple[list[Tensor], PrefixNorms]:
-        """Documents' tokens as float32 [any, d], views if they can be, and their norms."""
+        """Documents' tokens [any, d], where they lie if they can be used so, and their norms."""
         ranges = piece.runs()
         runs = [self.documents[a:b, : dims[-1]] for a, b in ranges]
         if known is None:
-            whole = (runs[0] if len(runs) == 1 else torch.cat(runs)).float()
+            whole = _joined(runs).float()
             runs, norms = [whole], self._measured(whole, piece, dims)
         else:
             norms = _part(known, ranges)
         if norms.scale is None:
-            return [rows.float() for rows in runs], norms
-        rows = runs[0] if len(runs) == 1 else torch.cat(runs)
-        return [(rows.double() * norms.scale[:, None]).float()], norms
+            return runs, norms
+        return [(_joined(runs).double() * norms.scale[:, None]).float()], norms
 
     def _measured(self, rows: Tensor, piece: Piece, dims: tuple[int, ...]) -> PrefixNorms:
         try:
@@ -215,31 +214,49 @@ def asked(rows: Tensor, counts: np.ndarray, dims: tuple[int, ...]) -> Asked:
     return Asked(rows, counts, scaled, norms)
 
 
-def accumulated_runs(
-    room: np.ndarray, queries: Tensor, runs: list[Tensor], dims: Sequence[int]
-) -> Iterator[int]:
-    """Fill ``room`` [q, c] with the float32 products of each level in turn, and say which it is.
+def prefix_products(queries: Tensor, runs: list[Tensor], dims: Sequence[int]) -> Tensor:
+    """The products of every prefix of rows, float32 [l, q, c]; documents' rows are runs [any, d].
 
-    The documents' rows are runs [any, d], which are read where they lie.
+    A strip of documents' rows is read once for all levels, which find it in cache.
     """
-    dots, parts, start = torch.from_numpy(room), [], 0
-    for strip in (strip for run in runs for strip in run.split(STRIP)):
-        parts.append((dots[:, start : start + len(strip)], strip))
+    room = torch.empty(len(dims), len(queries), sum(map(len, runs)), **FLOAT32)
+    start = 0
+    for strip in _strips(runs):
+        before = None
+        columns = room[:, :, start : start + len(strip)]
+        for out, (a, b) in zip(columns, pairwise((0, *dims)), strict=True):
+            left, right = queries[:, a:b], strip[:, a:b].T
+            if before is None:
+                torch.mm(left, right, out=out)
+            else:
+                torch.addmm(before, left, right, out=out)
+            before = out
         start += len(strip)
-    for level, (a, b) in enumerate(pairwise((0, *dims))):
-        for out, strip in parts:
-            torch.addmm(out, queries[:, a:b], strip[:, a:b].T, beta=float(level > 0), out=out)
-        yield level
+    return room
+
+
+def _strips(runs: list[Tensor]) -> Iterator[Tensor]:
+    """Runs of rows as float32 [at most STRIP, d]: long ones in parts, short ones put together."""
+    short: list[Tensor] = []
+    for part in (part for run in runs for part in run.split(STRIP)):
+        if short and sum(map(len, short)) + len(part) > STRIP:
+            yield _joined(short).float()
+            short = []
+        short.append(part)
+    if short:
+        yield _joined(short).float()
+
+
+def _joined(runs: list[Tensor]) -> Tensor:
+    return runs[0] if len(runs) == 1 else torch.cat(runs)
 
 
 def _cosines(
     left: Asked, runs: list[Tensor], norms: PrefixNorms
 ) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    shape = len(left.rows), norms.inverse.shape[1]
-    dots, scaled = (torch.empty(shape, **FLOAT32).numpy() for _ in range(2))
-    for level in accumulated_runs(dots, left.rows, runs, norms.dims):
-        np.multiply(dots, norms.inverse[level].numpy(), out=scaled)
-        yield level, scaled, left.norms.inverse[level].numpy()
+    products = prefix_products(left.rows, runs, norms.dims)
+    for level, cosines in enumerate(products.mul_(norms.inverse[:, None]).numpy()):
+        yield level, cosines, left.norms.inverse[level].numpy()
 
 
 def _pieces(begin: np.ndarray, end: np.ndarray, most: int) -> Iterator[Piece]:

@@ -25,10 +25,8 @@ def best_means(
         documents: int64 [m], ascending.
         scores: float64 [l, m], as an engine computed them.
     """
-    left = search.asked(slice(query, query + 1))
-    reach = [
-        2 * UPWARDS * (bound + mean_bound(len(left.rows))) for bound in maxsim_bounds(search.dims)
-    ]
+    tokens = int(search.query_offsets[query + 1] - search.query_offsets[query])
+    reach = [2 * UPWARDS * (b + mean_bound(tokens)) for b in maxsim_bounds(search.dims)]
     chosen = [_contenders(*part, search.keep) for part in zip(scores, reach, strict=True)]
     tied = [
         places[_near(line[places], far)]
@@ -36,7 +34,7 @@ def best_means(
     ]
     if any(map(len, tied)):
         scores = scores.copy()
-        _put_canonical(search, left, documents, tied, scores)
+        _put_canonical(search, search.asked(slice(query, query + 1)), documents, tied, scores)
     found = []
     for places, line in zip(chosen, scores, strict=True):
         best = places[np.lexsort((places, -line[places]))[: search.keep]]
