@@ -14,12 +14,14 @@ _ROOMS = {
     "FusionHead": "fusion.space.head",
     "HeadCompressor": "fusion.space.compressors",
     "PCA": "fusion.space.compressors",
+    "Ragged": "fusion.topk.ragged",
     "TrainConfig": "fusion.space.training.recipe",
     "choose_weights": "fusion.space.weights",
     "fit_head": "fusion.space.training.fit",
     "load": "fusion.model.folder",
     "load_codebook": "fusion.model.folder",
     "load_compressor": "fusion.space.compressors",
+    "maxsim_topk": "fusion.topk.maxsim",
     "nested_topk": "fusion.topk.nested",
 }
 

@@ -59,3 +59,21 @@ def error_bound(dim: int, dims: tuple[int, ...]) -> float:
 def error_bound64(dim: int) -> float:
     """The same of float64 inputs, products and norms, all of ``dim`` terms."""
     return (1.5 * dim + INPUTS + ROUNDINGS) * UNIT64 * SECOND_ORDER
+
+
+def maxsim_bounds(dims: tuple[int, ...]) -> list[float]:
+    """Bounds of what a float32 cosine of two tokens, at each level, may be off its canonical one.
+
+    Here the norm of the query's token does not cancel: the tokens of a query are averaged. It errs
+    as the document's does; tokens of unusual size have theirs measured at one level alone. The
+    largest of some cosines is off by no more than the worst of them, and so is the mean of those.
+    """
+    terms = max(summed_terms(some) for some in [dims, *((d,) for d in dims)])
+    scale = UNIT * SECOND_ORDER
+    roundings = 2 * (INPUTS + ROUNDINGS)
+    return [(d + 1 + terms + roundings) * scale + error_bound64(d) for d in dims]
+
+
+def mean_bound(tokens: int) -> float:
+    """The bound of what two float64 means of the same cosines may be apart, however ordered."""
+    return 2 * (tokens + 1) * UNIT64 * SECOND_ORDER

@@ -21,6 +21,14 @@ MOST = 1023  # the greatest power of two in float64
 WIDE = 2.0**-80  # a prefix whose squared norm is this much below its row's needs a scale of its own
 
 
+class NotFiniteError(ValueError):
+    """A row holds NaN or infinity."""
+
+    def __init__(self, name: str, row: int) -> None:
+        super().__init__(f"{name} row {row} holds a value that is not finite: remove or repair it")
+        self.row = row
+
+
 @dataclass(frozen=True)
 class PrefixNorms:
     """What a search must know of each row before it starts; worth keeping for a fixed corpus."""
@@ -118,10 +126,7 @@ def _measure_exactly(
     block = rows[odd.to(rows.device), : dims[-1]].to("cpu", torch.float64)  # (odd, d)
     finite = torch.isfinite(block).all(dim=1)
     if not finite.all():
-        row = int(odd[torch.nonzero(~finite)[0, 0]]) + name[1]
-        raise ValueError(
-            f"{name[0]} row {row} holds a value that is not finite: remove or repair it"
-        )
+        raise NotFiniteError(name[0], int(odd[torch.nonzero(~finite)[0, 0]]) + name[1])
     largest = torch.frexp(block.abs().amax(dim=1)).exponent  # (odd,) squares overflow float64 too
     squared = prefix_squares(times_two_to(block, -largest[:, None]).numpy(), dims)
     total = squared[:, -1]

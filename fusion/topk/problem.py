@@ -147,7 +147,7 @@ def pose(
             f"norms belong to {norms.inverse.shape[1]} rows at dims {norms.dims}, the corpus has "
             f"{len(c)} rows and dims are {levels}: measure them again with corpus_norms()"
         )
-    scaled, query_norms = _scale_queries(q[:, : levels[-1]], query_norms)
+    scaled, query_norms = scale_queries(q[:, : levels[-1]], query_norms)
     return Problem(
         q[:, : levels[-1]],
         scaled,
@@ -218,7 +218,7 @@ def exactly(rows: Tensor) -> np.ndarray:
     return exact.numpy()
 
 
-def _scale_queries(queries: Tensor, norms: PrefixNorms) -> tuple[Tensor, PrefixNorms]:
+def scale_queries(queries: Tensor, norms: PrefixNorms) -> tuple[Tensor, PrefixNorms]:
     """Bring queries near unit norm by powers of two, which rounds nothing."""
     if norms.scale is not None:
         queries = queries.cpu().double() * norms.scale[:, None]

@@ -1,8 +1,10 @@
-"""The truth that every engine is tested against: nested cosine top-k in float64, plainly."""
+"""The truth that every engine is tested against: nested top-k and MaxSim in float64, plainly."""
 
 from collections.abc import Sequence
 
 import numpy as np
+
+from fusion.topk.ragged import Ragged
 
 
 def reference_topk(
@@ -52,3 +54,55 @@ def rank_documents(query: np.ndarray, documents: np.ndarray) -> np.ndarray:
     dots = np.divide(dots, norms, out=np.zeros_like(dots), where=norms > 0)
     norm = np.sqrt((query * query).sum())
     return dots / norm if norm > 0 else np.zeros_like(dots)
+
+
+def reference_maxsim(
+    queries: Ragged,
+    documents: Ragged,
+    dims: Sequence[int],
+    k: int,
+    candidates: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Rank ragged documents by MaxSim at the first ``d`` components, for every ``d`` of ``dims``.
+
+    Args:
+        queries: Of one token or more each.
+        documents: Of any number of tokens.
+        dims: Widths of the nested levels.
+        k: Results a query.
+        candidates: Documents int64 [q, m] to choose from for each query, -1 for none.
+
+    Returns:
+        Scores float64 [l, q, min(k, c)], descending, and indices int64 of the same shape. Ties go
+        to the lower index; documents without tokens score -inf and come last; where there are too
+        few candidates, the score is -inf and the index -1.
+    """
+    keep = min(k, len(documents))
+    scores = np.full((len(dims), len(queries), keep), -np.inf)
+    indices = np.full((len(dims), len(queries), keep), -1, np.int64)
+    for row in range(len(queries)):
+        there = np.arange(len(documents))
+        if candidates is not None:
+            there = np.unique(candidates[row][candidates[row] >= 0])
+        for level, dim in enumerate(dims):
+            ranked = np.array(
+                [
+                    maxsim(queries[row][:, :dim], documents[index][:, :dim])
+                    for index in there.tolist()
+                ]
+            )
+            order = np.argsort(-ranked, kind="stable")[:keep]
+            scores[level, row, : len(order)] = ranked[order]
+            indices[level, row, : len(order)] = there[order]
+    return scores, indices
+
+
+def maxsim(query: np.ndarray, document: np.ndarray) -> float:
+    """Mean over a query's tokens [any, d] of the largest cosine with a document's tokens [n, d]."""
+    if not len(document):
+        return -np.inf
+    best = np.zeros(len(query))
+    document = np.asarray(document, np.float64)
+    for token, vector in enumerate(np.asarray(query, np.float64)):
+        best[token] = rank_documents(vector, document).max()
+    return best.sum() / len(best)

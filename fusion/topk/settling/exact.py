@@ -169,7 +169,7 @@ def canonical_cosines(
     """
     scores = np.empty(len(rows))
     for part in _cached(scores, documents):
-        scores[part] = _summed(documents.take(columns[part], 0) * queries.take(rows[part], 0))
+        scores[part] = summed(documents.take(columns[part], 0) * queries.take(rows[part], 0))
     scores = quotient(scores, canonical_norms(documents).take(columns))
     return quotient(scores, canonical_norms(queries).take(rows))
 
@@ -178,7 +178,7 @@ def canonical_norms(rows: np.ndarray) -> np.ndarray:
     """Norms float64 [n] of rows float64 [n, d], summed in the same order."""
     norms = np.empty(len(rows))
     for part in _cached(norms, rows):
-        norms[part] = np.sqrt(_summed(rows[part] * rows[part]))
+        norms[part] = np.sqrt(summed(rows[part] * rows[part]))
     return norms
 
 
@@ -188,7 +188,7 @@ def _cached(results: np.ndarray, rows: np.ndarray) -> Iterator[slice]:
     return (slice(first, first + step) for first in range(0, len(results), step))
 
 
-def _summed(terms: np.ndarray) -> np.ndarray:
+def summed(terms: np.ndarray) -> np.ndarray:
     """Sums float64 [n] of terms [n, d] in the order in which numpy adds up a contiguous row.
 
     That is the order of the float64 reference, and a good one: errors grow with the logarithm of d.

@@ -64,7 +64,7 @@ def _settle(
     near, left = _near(asked, scores)
     chained = near.copy()
     chained[..., 1:] |= near[..., :-1]
-    with _pool() as run:
+    with pool() as run:
         rungs = _rungs(asked, run)
         for part in _parts(np.count_nonzero(chained, axis=(0, 2))):
             _settle_some(asked, rungs, (chained, near, scores, indices), part)
@@ -152,12 +152,12 @@ def _put_exactly(
 
 
 @contextmanager
-def _pool() -> Iterator[Run]:
+def pool() -> Iterator[Run]:
     """``map``, by as many threads as torch has."""
     threads = torch.get_num_threads()
     with tuned_products():
         if threads == 1:
             yield map
         else:
-            with ThreadPoolExecutor(threads) as pool:
-                yield pool.map
+            with ThreadPoolExecutor(threads) as workers:
+                yield workers.map

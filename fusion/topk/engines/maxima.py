@@ -1,0 +1,47 @@
+"""The late-interaction engine: an accumulated product a tile, then each document's largest cosines.
+
+The products of a tile stay in cache while they are scaled and the maximum over the tokens of each
+document is taken; the means over the tokens of queries are a hundredth of the work.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from fusion.topk.tokens import Asked, Tile, TokenSearch
+
+
+def mean_maxima(
+    search: TokenSearch, block: slice, documents: np.ndarray, run: Callable[..., Any]
+) -> np.ndarray:
+    """Means over queries' tokens of the largest cosines with documents, float64 [l, q, m].
+
+    Args:
+        search: Whose queries and documents.
+        block: Consecutive queries.
+        documents: int64 [m]; -inf is the mean of one without tokens.
+        run: What scores tiles: ``map``, or that of a pool of threads.
+    """
+    left = search.asked(block)
+    scores = np.full((len(search.dims), len(left.counts), len(documents)), -np.inf)
+
+    def score(tile: Tile) -> None:
+        best = _maxima(search, left, tile)
+        means = np.add.reduceat(best, left.starts, axis=1, dtype=np.float64)
+        scores[:, :, tile.places] = means / left.counts[:, None]
+
+    list(run(score, search.tiles(documents, len(left.rows))))
+    return scores
+
+
+def _maxima(search: TokenSearch, left: Asked, tile: Tile) -> np.ndarray:
+    """The largest cosine of each token with each document of a tile, float32 [l, t, n]."""
+    shape = len(search.dims), len(left.rows), len(tile.places)
+    best = np.full(shape, -np.inf, np.float32)
+    for piece in tile.pieces:
+        for level, cosines, inverse in search.cosines(left, piece):
+            largest = np.maximum.reduceat(cosines, piece.starts, axis=1)  # (t, n)
+            largest *= inverse[:, None]
+            np.maximum(best[level], largest, out=best[level])
+    return best
