@@ -8,7 +8,8 @@ process; medians count. `candidates` ranks 100 documents of 60 to 256 tokens, wh
 one another in a larger corpus, for a query of 30 tokens; `corpus` ranks 5,000 documents of 200
 tokens for such a query. Tokens are noise and, by a share that differs from document to document,
 a vector that the query has too, so that scores lie apart; of mere noise they agree to the fourth
-digit, and a third of them has to be settled. All vectors are unit-norm at the full width, as peers need.
+digit, and a third of them has to be settled. All vectors are unit-norm at the full width, as peers
+need.
 Peers are given the documents as the tensors that they take, for nothing. All of them rank at one
 width; "all widths" is this package at an eighth, a quarter, a half and all of the columns, and
 "norms measured" measures the norms anew, which the others keep or take for granted.
