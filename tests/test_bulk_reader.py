@@ -264,6 +264,14 @@ def test_any_damage_to_parquet_is_rows_or_rejects(data, tmp_path_factory):
     assert all(isinstance(item, Row | Reject) for item in read(folder / "a.parquet"))
 
 
+def test_a_column_whose_name_is_no_utf8_is_no_traceback(tmp_path):
+    pq.write_table(pa.table({"text": ["one"], "caf\u00e9": ["x"]}), tmp_path / "a.parquet")
+    content = (tmp_path / "a.parquet").read_bytes()
+    (tmp_path / "a.parquet").write_bytes(content.replace(b"caf\xc3\xa9", b"caf\xe9 "))
+    [reject] = read(tmp_path / "a.parquet")
+    assert reject.reason.startswith("the file cannot be read from here on: 'utf-8' codec can't")
+
+
 TEXTS = {
     "string": pa.array(["one", "two"]),
     "large_string": pa.array(["one", "two"], pa.large_string()),

@@ -27,7 +27,7 @@ EMPTY = "empty"
 BROKEN_OFF = "the file cannot be read from here on"
 PARQUET_ROWS = 256  # at once, so that long texts do not add up
 SHOWN = 80  # characters of a rejected row
-BROKEN = (OSError, EOFError, zlib.error, arrow.ArrowException)
+BROKEN = (OSError, EOFError, zlib.error, arrow.ArrowException, UnicodeDecodeError)  # of names
 
 
 @dataclass(frozen=True, slots=True)
