@@ -3,6 +3,8 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,9 +30,20 @@ EXAMPLES = """\
 BUDGETED = ("concat", "pca", "head")  # the full concat, and what is worth choosing
 
 
+@dataclass(frozen=True)
+class _Target:
+    """Where the results go, and what was typed to get them."""
+
+    folder: Path
+    overwrite: bool
+    typed: str
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    return run_door(evaluate, _parser(), arguments, required=["output"])
+    typed = command("evaluate", *(sys.argv[1:] if arguments is None else arguments))
+    work = partial(evaluate, typed=typed)
+    return run_door(work, _parser(), arguments, required=["output"])
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -57,20 +70,20 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def evaluate(options: dict[str, Any]) -> None:
+def evaluate(options: dict[str, Any], typed: str) -> None:
     """Check what can be checked in no time, load the run (or the model), measure, report."""
     from fusion.output import check_output
     from fusion.runs.folder import CONFIG
 
     check_installed("matplotlib")
-    folder, overwrite = options.pop("output"), options.pop("overwrite", False)
-    check_output(folder, overwrite)
+    target = _Target(options.pop("output"), options.pop("overwrite", False), typed)
+    check_output(target.folder, target.overwrite)
     source = options.pop("run")
     is_model = not (source / CONFIG).is_file() and (source / "modules.json").is_file()
-    (_evaluate_model if is_model else _evaluate_run)(source, options, folder, overwrite)
+    (_evaluate_model if is_model else _evaluate_run)(source, options, target)
 
 
-def _evaluate_run(source: Path, options: dict[str, Any], folder: Path, overwrite: bool) -> None:
+def _evaluate_run(source: Path, options: dict[str, Any], target: _Target) -> None:
     from fusion.measure.retrieval.config import EvaluationConfig
     from fusion.measure.retrieval.sets import check_widths, load_sets, sets_to_choose_on
     from fusion.runs.folder import Run, read_config
@@ -88,10 +101,15 @@ def _evaluate_run(source: Path, options: dict[str, Any], folder: Path, overwrite
 
     run = Run.load(source)
     rows = evaluate_sets(run, sets, config)
-    _report(rows, sets, {"run": run.config.described()}, folder, overwrite)
+    about = run.config.described()
+    subject = (
+        f"Run `{source.resolve().name}`: {' + '.join(about['encoders'])}, recipe "
+        f"{run.config.train.recipe}, fitted on {about['texts']}"
+    )
+    _report(rows, sets, {"run": about}, subject, target)
     if config.budget is not None:
         say(_fill(run, config, chosen_on, rows, config.budget))
-    results = ("--results", folder / "results.json", "--output", beside(source, "model"))
+    results = ("--results", target.folder / "results.json", "--output", beside(source, "model"))
     say(f"next:   {command('export', source, *results)}")
 
 
@@ -107,7 +125,7 @@ def _budgeted(options: dict[str, Any]) -> dict[str, Any]:
     return options
 
 
-def _evaluate_model(source: Path, options: dict[str, Any], folder: Path, overwrite: bool) -> None:
+def _evaluate_model(source: Path, options: dict[str, Any], target: _Target) -> None:
     from fusion.measure.retrieval.config import EvaluationConfig
     from fusion.measure.retrieval.sets import check_widths, load_sets
     from fusion.model.place import check_model, trained_dims
@@ -126,24 +144,25 @@ def _evaluate_model(source: Path, options: dict[str, Any], folder: Path, overwri
 
     model: Any = load(source)
     rows = evaluate_model_on(model, dims, sets, config, partial(load_codebook, source))
-    _report(rows, sets, {"model": source.name}, folder, overwrite)
+    _report(rows, sets, {"model": source.name}, f"Model `{source.resolve().name}`", target)
 
 
 def _report(
     rows: "list[Row]",
     sets: "Sequence[RetrievalData]",
     about: dict[str, Any],
-    folder: Path,
-    overwrite: bool,
+    subject: str,
+    target: _Target,
 ) -> None:
     """Write everything down, then show the table."""
     from fusion.environment import describe_environment
-    from fusion.measure.report import write_report
-    from fusion.measure.tables import terminal_table
+    from fusion.measure.report import Made, terminal_table, write_report
 
+    folder, today = target.folder, datetime.now(UTC).date().isoformat()
     data = [of_one.summary() for of_one in sets]
     about = describe_environment() | {"data": data} | about
-    write_report(folder, rows, about, overwrite=overwrite)
+    made = Made(target.typed, subject, today)
+    write_report(folder, rows, about, overwrite=target.overwrite, made=made)
     say(terminal_table(rows))
     _say_what_was_left_out(data)
     say(f"table:  {folder / 'results.md'}")

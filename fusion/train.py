@@ -134,15 +134,17 @@ def _words(value: object) -> str:
 
 def _conclude(run: "Run", folder: Path) -> None:
     """Say what came out: the weights, the quality, the place, and what to type next."""
+    from fusion.measure.figures.run import run_figure
     from fusion.measure.neighbours import neighbours_kept
-    from fusion.measure.report import loss_figure
 
-    loss_figure(folder / "metrics.csv", folder / "curves.png")
+    # Runs of earlier versions do not know which texts were held back.
+    kept = neighbours_kept(run) if "text_count" in run.environment else None
+    run_figure(folder / "metrics.csv", folder / "curves.png", kept)
     blocks = zip(run.config.encoders, run.blocks.weights, strict=True)
     say(f"weights:  {', '.join(f'{name} {weight:g}' for name, weight in blocks)}")
-    if "text_count" in run.environment:  # runs of earlier versions do not know it
-        say(f"kept:     {neighbours_kept(run)}")
-    say(f"run:      {folder} (settings: config.yaml, loss: curves.png)")
+    if kept:
+        say(f"kept:     {kept}")
+    say(f"run:      {folder} (settings: config.yaml, what is kept and the loss: curves.png)")
     data = next((t for t in run.config.texts.split(",") if t.startswith("data:")), run.config.texts)
     if data.startswith("data:") or data == "pydocs":
         known = ("--data", data.removeprefix("data:"), "--output", beside(folder, "results"))

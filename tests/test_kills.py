@@ -31,7 +31,7 @@ def content(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in files}
 """
 TRAIN = """
-import fusion.measure.report, fusion.runs.training, fusion.space.training.fit
+import fusion.measure.figures.run, fusion.runs.training, fusion.space.training.fit
 from fusion import train
 os.chdir(folder)
 

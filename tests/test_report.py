@@ -5,14 +5,14 @@ import json
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from fusion.errors import FusionError
 from fusion.measure import archive, report
 from fusion.measure.comparisons import compare_variants, comparisons_of
-from fusion.measure.curves import best_coded, height_at, spread
+from fusion.measure.page import Made, markdown
 from fusion.measure.rows import MEAN, Row, Variant, mean_rows, with_intervals
-from fusion.measure.tables import markdown, terminal_table
+from fusion.measure.summary import three_sentences
+from fusion.measure.tables import terminal_table
 
 ENVIRONMENT = {"python": "3.11", "cpu": "a fast one", "threads": 2}
 FILES = {"results.json", "results.csv", "results.md", "ndcg_vs_bytes.png", "per_query.safetensors"}
@@ -173,13 +173,35 @@ def test_the_table_shows_the_mean_of_several_data_sets_and_seeds():
     assert table.count("binary, dims") == 1
 
 
+def test_the_page_begins_with_three_sentences_and_how_it_was_made():
+    rows = evaluation()
+    made = Made(
+        "python -m fusion.evaluate runs/mine --output out", "Run `mine`: a + b", "2026-11-28"
+    )
+    text = markdown(rows, comparisons_of(rows), made)
+    blocks = text.split("\n\n")
+    sentences = three_sentences(rows, comparisons_of(rows))
+    assert blocks[:2] == ["# Results", "\n".join(f"- {sentence}" for sentence in sentences)]
+    assert len(sentences) == 3
+    assert blocks[2] == "```\npython -m fusion.evaluate runs/mine --output out\n```"
+    assert blocks[3] == "Run `mine`: a + b, 2026-11-28."
+    assert blocks[4].startswith("![nDCG@10")
+    assert markdown(rows, []).split("\n\n")[2] == blocks[4]  # by whom is not made up
+
+
 def test_markdown_has_every_data_set_and_both_families_of_tests():
     rows = evaluation()
     text = markdown(rows, comparisons_of(rows))
-    assert [line for line in text.splitlines() if line.startswith("## ")] == [
-        "## Mean of tiny, small (80 queries)", "## Tiny (40 queries)", "## Small (40 queries)",
-        "## Against the full concat", "## Against pca, width by width",
+    above, *folds = text.split("<details><summary>")
+    assert [line for line in above.splitlines() if line.startswith("## ")] == [
+        "## Mean of tiny, small (80 queries)"
+    ]
+    assert above.count("\n| float32 |") == above.count("\n| binary |") == 1
+    assert [fold.split("</summary>\n\n")[0] for fold in folds] == [
+        "Tiny (40 queries)", "Small (40 queries)", "Against the full concat (10 tests)",
+        "Against pca, width by width (3 tests)",
     ]  # fmt: skip
+    assert all(fold.rstrip().endswith("\n\n</details>") for fold in folds)
     tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
     for table in tables:
         assert len({line.count("|") for line in table}) == 1, "every line has all its cells"
@@ -200,85 +222,3 @@ def test_comparisons_are_the_paired_tests():
     assert len(to_concat) == len({r.variant for r in rows}) - 1
     assert all(line["against"]["dim"] == 64 for line in to_concat)
     json.dumps(lines, allow_nan=False)
-
-
-@pytest.mark.parametrize("codes", [False, True])
-def test_the_figure_is_a_picture_with_every_methods_colour(tmp_path, codes):
-    report.ndcg_figure(evaluation(codes), tmp_path / "figure.png")
-    pixels = np.asarray(Image.open(tmp_path / "figure.png").convert("RGB")).reshape(-1, 3)
-    for method in ("pca", "head"):
-        colour = report.STYLES[method][0]
-        wanted = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-        assert (pixels == wanted).all(axis=1).sum() > 500
-
-
-def test_a_figure_of_one_data_set_or_without_concat_or_float32(tmp_path):
-    rows = [row("tiny", "new", dim, 0.3, "int8", bits=8) for dim in (8, 16)]
-    report.ndcg_figure(rows, tmp_path / "codes-only.png")
-    report.ndcg_figure([row("tiny", "encoder:minilm", 32, 0.5)], tmp_path / "encoder-only.png")
-    assert (tmp_path / "codes-only.png").stat().st_size > 5000
-
-
-def test_a_figure_of_many_data_sets_has_several_lines_of_small_ones(tmp_path):
-    rows = [row(f"set{i}", "pca", dim, 0.5) for i in range(6) for dim in (8, 16)]
-    report.ndcg_figure(rows + mean_rows(rows), tmp_path / "six.png")
-    report.ndcg_figure(rows[:2], tmp_path / "one.png")
-    heights = [Image.open(tmp_path / f"{name}.png").size[1] for name in ("one", "six")]
-    assert heights[1] > heights[0] + 2 * 400
-
-
-def test_the_coded_line_is_a_frontier():
-    """8 bytes of 8 bits score less than 2 bytes of 1 bit: not worth their bytes."""
-    rows = [
-        row("tiny", "pca", 16, 0.5, "binary", bits=1),
-        row("tiny", "pca", 8, 0.3, "int8", bits=8),
-        row("tiny", "pca", 16, 0.6, "int8", bits=8),
-        row("tiny", "first-k", 16, 0.2, "int8", bits=8),
-        row("tiny", "concat", 64, 0.9, "int8", bits=8),
-    ]
-    best = best_coded(rows)
-    assert [(r.method, r.bytes_per_vector) for r in best] == [("pca", 2), ("pca", 16)]
-    assert best_coded([row("tiny", "pca", 8, 0.5)]) == []
-
-
-@pytest.mark.parametrize(
-    ("heights", "expected"),
-    [
-        ([0, 1, 1.5], [0.8333 - 2, 0.8333, 0.8333 + 2]),
-        ([0, 10], [0, 10]),
-        ([0, 0, 10, 10.5], [-1, 1, 9.25, 11.25]),
-        ([0, 0.1, 1.9, 2], [-2, 0, 2, 4]),
-        ([], []),
-    ],
-)
-def test_labels_move_apart_no_further_than_they_must(heights, expected):
-    assert spread(heights, 2.0) == pytest.approx(expected, abs=1e-3)
-
-
-def test_the_loss_figure_marks_the_best_epoch(tmp_path):
-    logged = tmp_path / "metrics.csv"
-    logged.write_text(
-        "epoch,step,train/loss,val/loss\n"
-        "0,10,4.0,\n0,20,2.0,\n0,20,,2.5\n1,40,1.0,\n1,40,,1.5\n2,60,0.5,\n2,60,,1.8\n"
-    )
-    assert report._losses(logged, "train/loss") == {0: 3.0, 1: 1.0, 2: 0.5}
-    assert report._losses(logged, "val/loss") == {0: 2.5, 1: 1.5, 2: 1.8}
-    assert report.best_epoch(report._losses(logged, "val/loss")) == 1
-    report.loss_figure(logged, tmp_path / "curves.png")
-    assert Image.open(tmp_path / "curves.png").size[0] > 800
-
-
-def test_a_log_without_losses_is_refused(tmp_path):
-    with pytest.raises(FusionError, match="does not exist; train first"):
-        report.loss_figure(tmp_path / "none.csv", tmp_path / "curves.png")
-    (tmp_path / "metrics.csv").write_text("epoch,lr\n0,0.1\n")
-    with pytest.raises(FusionError, match="holds no train/loss or val/loss"):
-        report.loss_figure(tmp_path / "metrics.csv", tmp_path / "curves.png")
-    assert not (tmp_path / "curves.png").exists()
-
-
-def test_the_height_of_a_line_is_straight_in_the_logarithm_of_bytes():
-    line = [row("tiny", "pca", 8, 0.3), row("tiny", "pca", 32, 0.5)]
-    middle = (line[0].ndcg_at_10 + line[1].ndcg_at_10) / 2
-    assert height_at(line, 64) == pytest.approx(middle)
-    assert height_at(line, 31) == height_at(line, 129) == np.inf

@@ -82,21 +82,20 @@ def render_streaming(path: Path) -> str:
     return "\n".join(lines)
 
 
-def render_weights(path: Path) -> str:
+def render_weights(path: Path, *, asked: bool = True) -> str:
     """The concat's score under weights found without labels, and under others."""
     report = json.loads(path.read_text(encoding="utf-8"))
-    sets = list(report["rows"][0]["ndcg_at_10"])
+    names, rows = weights_table(path)
     lines = [
         f"{' and '.join(report['encoders'])}; weights chosen on the first {report['max_texts']:,} "
-        f"texts of {report['texts']}. Asked: a mean of {ASKED_CONCAT:.4f}.",
+        f"texts of {report['texts']}." + f" Asked: a mean of {ASKED_CONCAT:.4f}." * asked,
         "",
-        f"| squared weights | | {' | '.join(sets)} | mean |",
-        "|---|---|" + "---|" * (len(sets) + 1),
+        f"| squared weights | | {' | '.join(names)} |",
+        "|---|---|" + "---|" * len(names),
     ]
-    for row in report["rows"]:
-        scores = [row["ndcg_at_10"][name] for name in sets]
+    for row, scores in zip(report["rows"], rows.values(), strict=True):
         weights = " : ".join(f"{weight:g}" for weight in row["weights"])
-        cells = " | ".join(f"{score:.4f}" for score in [*scores, sum(scores) / len(scores)])
+        cells = " | ".join(f"{score:.4f}" for score in scores)
         lines.append(f"| {weights} | {row['name']} | {cells} |")
     noisy = " and ".join({" : ".join(f"{w:g}" for w in row) for row in report["beside_noise"]})
     lines += [
@@ -105,6 +104,14 @@ def render_weights(path: Path) -> str:
         f"{noisy}.",
     ]
     return "\n".join(lines)
+
+
+def weights_table(path: Path) -> tuple[list[str], dict[str, list[float]]]:
+    """The data sets and their mean, and the scores of each choice of weights on them."""
+    rows = json.loads(path.read_text(encoding="utf-8"))["rows"]
+    sets = list(rows[0]["ndcg_at_10"])
+    scores = {row["name"]: [row["ndcg_at_10"][name] for name in sets] for row in rows}
+    return [*sets, "mean"], {n: [*found, sum(found) / len(found)] for n, found in scores.items()}
 
 
 def render_known_figures(path: Path) -> str:

@@ -42,16 +42,21 @@ def _table(record: dict[str, Any]) -> list[str]:
         "| bytes a vector | code | shared bytes a document | kept | queries coded too |",
         "|---|---|---|---|---|",
     ]
-    seen = set()
-    for line in record["summary"]:  # the best first
-        if (line["budget"], line["method"]) not in seen:
-            seen.add((line["budget"], line["method"]))
-            name = f"{NAMES[line['method']]}, {line['dim']} × {line['precision']}"
-            lines.append(
-                f"| {line['budget']} | {name} | {line['shared_bytes_per_vector']:.1f} "
-                f"| {line['share']:.1%} | {line['share_both_coded']:.1%} |"
-            )
+    for (budget, method), line in best_of_each(record).items():
+        name = f"{NAMES[method]}, {line['dim']} × {line['precision']}"
+        lines.append(
+            f"| {budget} | {name} | {line['shared_bytes_per_vector']:.1f} "
+            f"| {line['share']:.1%} | {line['share_both_coded']:.1%} |"
+        )
     return [*lines, ""]
+
+
+def best_of_each(record: dict[str, Any]) -> dict[tuple[int, str], dict[str, Any]]:
+    """The best width of each kind of code at each number of bytes, the best kind first."""
+    best: dict[tuple[int, str], dict[str, Any]] = {}
+    for line in record["summary"]:  # the best first
+        best.setdefault((line["budget"], line["method"]), line)
+    return best
 
 
 if __name__ == "__main__":

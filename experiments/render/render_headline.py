@@ -7,7 +7,7 @@ from render_compression import CODED as METHODS
 from render_compression import by_variant
 from render_reading import proven
 
-from fusion.measure.report import ndcg_figure
+from fusion.measure.figures.ndcg import ndcg_figure
 from fusion.measure.rows import Row, averaged_over_seeds
 
 CODED = METHODS["documents"]  # and queries in float32

@@ -1,8 +1,8 @@
-"""Write results.md, and the tables of README.md, from the JSON that the experiments wrote.
+"""Write results.md and docs/measurements.md, and the tables of README.md and docs, from the JSON.
 
 Command:  python experiments/render/render_results.py [--check]
-Expected: results.md and README.md change only if a JSON in experiments/results did; with --check
-          nothing is written, and the exit code is 1 if something would change.
+Expected: pages change only if a JSON in experiments/results did; with --check nothing is written,
+          and the exit code is 1 if something would change or a figure is not there.
 
 A section whose JSON is not there says that it was not run. No number is typed by hand.
 """
@@ -18,6 +18,7 @@ import render_checks
 import render_codes
 import render_compression
 import render_few
+import render_figures
 import render_headline
 import render_model
 import render_paper
@@ -33,7 +34,7 @@ ROOT = HERE.parent
 
 @dataclass(frozen=True)
 class Section:
-    """One part of results.md."""
+    """One part of docs/measurements.md."""
 
     title: str
     command: str
@@ -173,7 +174,10 @@ SECTIONS = (
         render_checks.render_streaming,
     ),
 )
-INTRODUCTION = """# Results
+INTRODUCTION = """# Measurements
+
+Everything that was measured, what was asked for, and the log of records. What follows from it
+stands in [results.md](../results.md).
 
 Rendered from the JSON files in `experiments/results` by
 `python experiments/render/render_results.py`; no number here was typed by hand. Each section names
@@ -185,31 +189,51 @@ was missed. `head:fusion`, `head:corpus` and `head:paper` are heads of these rec
 `fusion.train`. The *share of the floor* of a search is the time that its matrix products alone
 would take, over its own.
 """
+MEASUREMENTS = ROOT / render_reading.MEASUREMENTS
+BLOCKS: dict[str, Callable[[], str]] = {  # in README.md and docs, between their markers
+    "headline": lambda: render_headline.table(RESULTS / "compression_own.json"),
+    "dtype": lambda: render_checks.render_dtype(RESULTS / "encoder_dtype.json"),
+    "scale": lambda: render_scale.extrapolate(RESULTS / "benchmark_scale.json"),
+}
+FIGURES: dict[str, tuple[str, Callable[[Path, Path], None]]] = {  # picture: its JSON, its drawing
+    "own_corpus.png": ("compression_own.json", render_headline.figure),
+    "wikipedia.png": ("compression_wikipedia.json", render_headline.figure),
+    "few_documents.png": ("few_documents.json", render_figures.few),
+    "auto_weights.png": ("auto_weights.json", render_figures.weights),
+    "benchmark_codes.png": ("benchmark_codes.json", render_figures.codes),
+    "benchmark_topk.png": ("benchmark_topk.json", render_figures.topk),
+    "benchmark_scale.svg": ("benchmark_scale.json", lambda path, _: render_scale.figure(path)),
+}
 
 
-def results() -> str:
-    """The text of results.md."""
-    parts = [INTRODUCTION, f"## A short reading\n\n{render_reading.render(RESULTS)}\n"]
+def measurements() -> str:
+    """The text of docs/measurements.md."""
+    parts = [INTRODUCTION]
     for section in SECTIONS:
         path = RESULTS / section.file
         body = section.render(path) if path.is_file() else "Not run yet."
+        body = body.replace("](experiments/", "](../experiments/")
         note = f"{section.note}\n\n" if section.note else ""
         parts.append(f"## {section.title}\n\n`{section.command}`\n\n{note}{body.strip()}\n")
     return "\n".join(parts)
 
 
-def readme(text: str) -> str:
-    """README with the blocks between its markers rendered anew."""
-    blocks: dict[str, Callable[[], str]] = {
-        "headline": lambda: render_headline.table(RESULTS / "compression_own.json"),
-        "dtype": lambda: render_checks.render_dtype(RESULTS / "encoder_dtype.json"),
-        "scale": lambda: render_scale.extrapolate(RESULTS / "benchmark_scale.json"),
-    }
-    for name, render in blocks.items():
+def with_blocks(text: str) -> str:
+    """A page with the blocks between its markers rendered anew."""
+    for name, render in BLOCKS.items():
         pattern = rf"(<!-- {name}: rendered -->\n).*?(<!-- end -->)"
-        body = render().strip()
-        text = re.sub(pattern, rf"\g<1>{body}\n\g<2>", text, flags=re.DOTALL)
+        if re.search(pattern, text, flags=re.DOTALL):
+            body = render().strip()
+            text = re.sub(pattern, rf"\g<1>{body}\n\g<2>", text, flags=re.DOTALL)
     return text
+
+
+def pages() -> dict[Path, str]:
+    """Every rendered page and its text."""
+    found = [ROOT / "README.md", *sorted(MEASUREMENTS.parent.glob("*.md"))]
+    rendered = {path: with_blocks(path.read_text(encoding="utf-8")) for path in found}
+    whole = {ROOT / "results.md": render_reading.page(RESULTS), MEASUREMENTS: measurements()}
+    return rendered | whole
 
 
 def main() -> int:
@@ -218,18 +242,17 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing, exit 1 if stale")
     check = parser.parse_args().check
     stale = []
-    readme_path = ROOT / "README.md"
-    for path, text in (
-        (ROOT / "results.md", results()),
-        (readme_path, readme(readme_path.read_text(encoding="utf-8"))),
-    ):
+    for path, text in pages().items():
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
-            stale.append(path.name)
+            stale.append(str(path.relative_to(ROOT)))
             if not check:
+                path.parent.mkdir(exist_ok=True)
                 path.write_text(text, encoding="utf-8")
-    if not check:
-        render_scale.figure(RESULTS / "benchmark_scale.json")
-        render_headline.figure(RESULTS / "compression_own.json", RESULTS / "own_corpus.png")
+    for name, (source, draw) in FIGURES.items():
+        if not check:
+            draw(RESULTS / source, RESULTS / name)
+        elif not (RESULTS / name).is_file():
+            stale.append(name)
     print(f"{'stale' if check else 'written'}: {', '.join(stale) or 'nothing'}")
     return int(check and bool(stale))
 

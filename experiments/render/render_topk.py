@@ -13,6 +13,7 @@ TORCH, ONEDNN = "torch per level", "torch per level, oneDNN"
 FAISS, ST = "faiss IndexFlatIP per level", "ST semantic_search per level"
 FLOOR, MEMORY = "share of the floor", "MB at most"
 SETTLING = "share for near ties, at most"
+COMPETITORS = {TORCH: "torch", FAISS: "FAISS", ST: "sentence-transformers"}  # width by width
 # Asked of one thread: workload, our method, against what, must, stretch.
 ASKED = (
     ("small", OURS, TORCH, 4.5, 7.0),
@@ -40,17 +41,14 @@ FLOORS = ("one matrix product", "one matrix product, oneDNN")
 
 def render(json_path: Path | str) -> str:
     """One table for each workload, device and thread count; the last record of each counts."""
-    records = json.loads(Path(json_path).read_text(encoding="utf-8"))
-    latest: dict[Key, dict[str, Any]] = {}
-    memory: dict[Key, dict[str, float]] = {}
-    for record in records:
-        rows = record["methods"]
-        key = record["workload"], record["device"], record["environment"]["threads"]
-        if all("wall" not in row for row in rows.values()):
-            memory[key] = {name: row["extra_memory_mb"] for name, row in rows.items()}
-            continue
-        latest[key] = record
-    parts = [_asked(latest, memory), _history(records)]
+    everything = json.loads(Path(json_path).read_text(encoding="utf-8"))
+    latest = records(json_path)
+    memory = {
+        _key(record): {name: row["extra_memory_mb"] for name, row in record["methods"].items()}
+        for record in everything
+        if not _has_times(record)
+    }
+    parts = [_asked(latest, memory), _history(everything)]
     parts += [_table(record, memory.get(key, {})) for key, record in latest.items()]
     if all(record["device"] == "cpu" for record in latest.values()):
         parts.append(
@@ -59,6 +57,25 @@ def render(json_path: Path | str) -> str:
         )
         parts.append("The CUDA engine is not measured: no GPU was to be had.")
     return "\n\n".join(parts) + "\n"
+
+
+def records(json_path: Path | str) -> dict[Key, dict[str, Any]]:
+    """The last record of each workload, device and number of threads that has times."""
+    found = json.loads(Path(json_path).read_text(encoding="utf-8"))
+    return {_key(record): record for record in found if _has_times(record)}
+
+
+def times_nested(record: dict[str, Any], method: str) -> float | None:
+    """How many times as long as ours a method takes; None if it was not measured."""
+    return _measured(record["methods"], {}, OURS, method)
+
+
+def _key(record: dict[str, Any]) -> Key:
+    return record["workload"], record["device"], record["environment"]["threads"]
+
+
+def _has_times(record: dict[str, Any]) -> bool:
+    return any("wall" in row for row in record["methods"].values())
 
 
 def _asked(latest: dict[Key, dict[str, Any]], memory: dict[Key, dict[str, float]]) -> str:
@@ -81,7 +98,7 @@ def _asked(latest: dict[Key, dict[str, Any]], memory: dict[Key, dict[str, float]
     return "\n".join(lines)
 
 
-def _history(records: list[dict[str, Any]]) -> str:
+def _history(everything: list[dict[str, Any]]) -> str:
     """Every record of one thread: the machine is shared, and its speed differs from day to day."""
     lines = [
         "The floor is one product of all queries and documents in float32; int8 products of codes "
@@ -99,7 +116,7 @@ def _history(records: list[dict[str, Any]]) -> str:
     asked.append((OURS, SETTLING))
     workloads = list(dict.fromkeys(workload for workload, *_ in ASKED))
     for record in sorted(
-        (r for r in records if _is_timed(r, workloads)),
+        (r for r in everything if _is_timed(r, workloads)),
         key=lambda r: (workloads.index(r["workload"]), r["environment"]["time"]),
     ):
         rows, where = record["methods"], record["environment"]

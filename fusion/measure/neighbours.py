@@ -24,11 +24,13 @@ class Kept:
     """Held-back texts whose neighbours were looked for."""
     texts: int
     """Texts among which they were looked for."""
+    nearest: int = NEAREST
+    """How many neighbours each of them has."""
 
     def __str__(self) -> str:
         widths = ", ".join(f"{dim} dims {share:.0%}" for dim, share in self.shares.items())
         return (
-            f"{widths} of the {NEAREST} nearest by the full concat "
+            f"{widths} of the {self.nearest} nearest by the full concat "
             f"({self.queries:,} held-back of {self.texts:,} texts)"
         )
 
@@ -46,7 +48,7 @@ def neighbours_kept(run: Run) -> Kept:
     _, found = nested_topk(head[queries], head, run.config.dims, k, exclude=queries)  # (l, q, k)
     kept = (found[..., None] == full[..., None, :]).any(dim=-1).double().mean(dim=(1, 2))  # (l,)
     shares = dict(zip(run.config.dims, kept.tolist(), strict=True))
-    return Kept(shares, len(queries), len(vectors))
+    return Kept(shares, len(queries), len(vectors), k)
 
 
 def _held_back(run: Run) -> np.ndarray:

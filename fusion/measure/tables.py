@@ -1,18 +1,10 @@
-"""Rows as tables for people: methods × widths at the terminal, and ``results.md``."""
+"""Rows as tables for people: methods × widths, at the terminal and in Markdown."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from fusion.measure.comparisons import REFERENCE, RIVAL
+from fusion.measure.comparisons import REFERENCE
 from fusion.measure.rows import MEAN, Row, averaged_over_seeds
-from fusion.measure.statistics import RESAMPLES
-
-INTRODUCTION = (
-    "nDCG@10 as trec_eval has it; ± is half the width of the 95 % bootstrap interval over queries; "
-    "bold is the best nested method of a width. Whether two methods differ is told by the tests "
-    "at the end, not by whether their intervals overlap: they answer the same queries."
-)
 
 
 def data_sets(rows: Iterable[Row]) -> list[str]:
@@ -50,26 +42,11 @@ def terminal_table(rows: Sequence[Row]) -> str:
     return "\n\n".join(parts)
 
 
-def markdown(rows: Sequence[Row], comparisons: Sequence[dict[str, Any]]) -> str:
-    """The whole of ``results.md``.
-
-    Args:
-        rows: All rows, means included.
-        comparisons: The lines of ``comparisons_of``.
-    """
+def piped_tables(rows: Sequence[Row], data: str) -> list[str]:
+    """Markdown tables of one data set or of the mean of all, one a precision; seeds averaged."""
     seeds = _seeds(rows)
-    parts = ["# Results", INTRODUCTION, "![nDCG@10 against bytes per vector](ndcg_vs_bytes.png)"]
-    for name in sorted(dict.fromkeys(row.data for row in rows), key=lambda name: name != MEAN):
-        shown = averaged_over_seeds(row for row in rows if row.data == name)
-        title = caption(rows) if name == MEAN else name
-        parts.append(f"## {title[0].upper()}{title[1:]} ({shown[0].queries:,} queries)")
-        parts += [_piped(_Grid.of(block, seeds)) for block in _by_precision(shown)]
-    parts += [
-        _comparison_part(comparisons, method)
-        for method in (REFERENCE, RIVAL)
-        if any(line["against"]["method"] == method for line in comparisons)
-    ]
-    return "\n\n".join(parts) + "\n"
+    shown = averaged_over_seeds(row for row in rows if row.data == data)
+    return [_piped(_Grid.of(block, seeds)) for block in _by_precision(shown)]
 
 
 def human_bytes(count: int) -> str:
@@ -171,7 +148,7 @@ def _piped(grid: _Grid) -> str:
     for method, name in grid.names.items():
         cells = (_piped_cell(grid, method, dim) for dim in grid.dims)
         lines.append([name, *cells])
-    return _pipes(lines)
+    return pipes(lines)
 
 
 def _piped_cell(grid: _Grid, method: str, dim: int) -> str:
@@ -184,30 +161,6 @@ def _piped_cell(grid: _Grid, method: str, dim: int) -> str:
     return f"{bold}{text}{bold} ± {human_score((high - low) / 2)}"
 
 
-def _comparison_part(comparisons: Sequence[dict[str, Any]], against: str) -> str:
-    lines = [line for line in comparisons if line["against"]["method"] == against]
-    what = f"the full {against}" if against == REFERENCE else f"{against}, width by width"
-    cells = [
-        [
-            line["method"], str(line["dim"]), line["precision"],
-            human_bytes(line["bytes_per_vector"]), f"{line['difference']:+.4f}",
-            " … ".join(f"{end:+.4f}" for end in line["ci95"]), f"{line['p_holm']:.4f}",
-        ]
-        for line in lines
-    ]  # fmt: skip
-    header = ["method", "dims", "precision", "bytes", "difference", "95 % interval", "p"]
-    rule = ["---", "---:", "---", "---:", "---:", "---:", "---:"]
-    return "\n\n".join(
-        [
-            f"## Against {what}",
-            "Difference in nDCG@10 over all data sets (the mean over seeds), its bootstrap "
-            "interval, and the p-value of a paired randomisation test, adjusted by Holm for "
-            f"{len(lines)} tests; {RESAMPLES:,} random swaps can show no p below "
-            f"{len(lines) / (RESAMPLES + 1):.4f}.",
-            _pipes([header, rule, *cells]),
-        ]
-    )
-
-
-def _pipes(lines: Iterable[Iterable[str]]) -> str:
+def pipes(lines: Iterable[Iterable[str]]) -> str:
+    """Cells as lines of a Markdown table."""
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)

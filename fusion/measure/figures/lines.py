@@ -57,12 +57,3 @@ def line_of(rows: Sequence[Row], method: str) -> list[Row]:
     precision = "float32" if any(r.precision == "float32" for r in of_method) else None
     chosen = [row for row in of_method if row.precision == (precision or of_method[0].precision)]
     return sorted(chosen, key=lambda row: row.dim)
-
-
-def height_at(line: Sequence[Row], size: float) -> float:
-    """nDCG@10 of a line at a number of bytes, between its points as drawn: straight in log bytes.
-
-    Beyond its ends a line is in nobody's way: infinity.
-    """
-    x, y = [row.bytes_per_vector for row in line], [row.ndcg_at_10 for row in line]
-    return float(np.interp(np.log(size), np.log(x), y, left=np.inf, right=np.inf))
