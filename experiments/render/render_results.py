@@ -1,14 +1,13 @@
-"""Write results.md, and the tables of README.md, from the JSON that the experiments wrote.
+"""Write results.md, and the tables of README.md and docs/, from the JSON of the experiments.
 
 Command:  python experiments/render/render_results.py [--check]
-Expected: results.md and README.md change only if a JSON in experiments/results did; with --check
+Expected: a page changes only if a JSON in experiments/results did; with --check
           nothing is written, and the exit code is 1 if something would change.
 
 A section whose JSON is not there says that it was not run. No number is typed by hand.
 """
 
 import argparse
-import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,12 +22,14 @@ import render_model
 import render_paper
 import render_reading
 import render_scale
+import render_stored
 import render_topk
 import render_training
 
 HERE = Path(__file__).parents[1]
 RESULTS = HERE / "results"
 ROOT = HERE.parent
+SCALE = "benchmark_scale.json"
 
 
 @dataclass(frozen=True)
@@ -198,18 +199,35 @@ def results() -> str:
     return "\n".join(parts)
 
 
-def readme(text: str) -> str:
-    """README with the blocks between its markers rendered anew."""
-    blocks: dict[str, Callable[[], str]] = {
-        "headline": lambda: render_headline.table(RESULTS / "compression_own.json"),
-        "dtype": lambda: render_checks.render_dtype(RESULTS / "encoder_dtype.json"),
-        "scale": lambda: render_scale.extrapolate(RESULTS / "benchmark_scale.json"),
+def blocks() -> dict[str, dict[str, Callable[[], str]]]:
+    """Page -> the blocks between its markers, and what renders them."""
+    own, dtype = RESULTS / "compression_own.json", RESULTS / "encoder_dtype.json"
+    return {
+        "README.md": {"stored": lambda: render_stored.table(RESULTS / "stored.json")},
+        "docs/choose_a_vector.md": {"headline": lambda: render_headline.table(own)},
+        "docs/scale.md": {"scale": lambda: render_scale.extrapolate(RESULTS / SCALE)},
+        "docs/your_own_encoder.md": {"dtype": lambda: render_checks.render_dtype(dtype)},
     }
-    for name, render in blocks.items():
-        pattern = rf"(<!-- {name}: rendered -->\n).*?(<!-- end -->)"
-        body = render().strip()
-        text = re.sub(pattern, rf"\g<1>{body}\n\g<2>", text, flags=re.DOTALL)
+
+
+def page(text: str, rendered: dict[str, Callable[[], str]]) -> str:
+    """A page with the blocks between its markers rendered anew."""
+    for name, render in rendered.items():
+        before, mark, rest = text.partition(f"<!-- {name}: rendered -->\n")
+        _, end, after = rest.partition("<!-- end -->")
+        if not end:
+            raise ValueError(f"a page has no block {name!r}")
+        text = f"{before}{mark}{render().strip()}\n{end}{after}"
     return text
+
+
+def pages() -> dict[Path, str]:
+    """Every page that is rendered, whole or in part, and what it should hold."""
+    found = {ROOT / "results.md": results()}
+    for name, rendered in blocks().items():
+        path = ROOT / name
+        found[path] = page(path.read_text(encoding="utf-8"), rendered)
+    return found
 
 
 def main() -> int:
@@ -218,17 +236,13 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="write nothing, exit 1 if stale")
     check = parser.parse_args().check
     stale = []
-    readme_path = ROOT / "README.md"
-    for path, text in (
-        (ROOT / "results.md", results()),
-        (readme_path, readme(readme_path.read_text(encoding="utf-8"))),
-    ):
+    for path, text in pages().items():
         if not path.is_file() or path.read_text(encoding="utf-8") != text:
             stale.append(path.name)
             if not check:
                 path.write_text(text, encoding="utf-8")
     if not check:
-        render_scale.figure(RESULTS / "benchmark_scale.json")
+        render_scale.figure(RESULTS / SCALE)
         render_headline.figure(RESULTS / "compression_own.json", RESULTS / "own_corpus.png")
     print(f"{'stale' if check else 'written'}: {', '.join(stale) or 'nothing'}")
     return int(check and bool(stale))
