@@ -12,7 +12,7 @@ from tiny_runs import DIMS, TEXTS, build_tiny_run, expected, many
 from fusion.model.folder import build_model, export, load
 from fusion.model.modules.fused_encoder import CPU_ROWS
 from fusion.model.modules.modeling_fusion import FusedEncoder, FusedHead
-from fusion.model.modules.shared_tokens import SharedTokens
+from fusion.model.modules.shared_tokens import SharedTokens, token_counts
 
 
 @pytest.fixture(scope="module")
@@ -306,3 +306,13 @@ def test_pca_is_a_stock_dense_and_exact(run):
     assert type(model[1]) is Dense
     found = model.encode_query(TEXTS, truncate_dim=16)
     np.testing.assert_allclose(found, expected(run, TEXTS, "query", "pca", 16), atol=1e-5)
+
+
+def test_lengths_are_counted_with_the_tokenizer_of_static_embeddings_too():
+    from tokenizers import Tokenizer
+    from tokenizers.models import WordLevel
+
+    tokenizer = Tokenizer(WordLevel({"cat": 0, "dog": 1, "[UNK]": 2}, unk_token="[UNK]"))
+    encoder = StaticEmbedding(tokenizer, embedding_dim=4)
+    features = encoder.preprocess(["cat", "dog"])
+    assert token_counts(features, encoder.tokenizer) == []  # it cuts nothing, and says nothing

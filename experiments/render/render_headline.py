@@ -1,4 +1,4 @@
-"""The table and the figure that README leads with, from what compression.py --setting own wrote."""
+"""The table of docs/choose_a_vector.md and README's figure, from compression.py --setting own."""
 
 import json
 from pathlib import Path

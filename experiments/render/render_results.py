@@ -8,7 +8,6 @@ A section whose JSON is not there says that it was not run. No number is typed b
 """
 
 import argparse
-import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -24,12 +23,14 @@ import render_model
 import render_paper
 import render_reading
 import render_scale
+import render_stored
 import render_topk
 import render_training
 
 HERE = Path(__file__).parents[1]
 RESULTS = HERE / "results"
 ROOT = HERE.parent
+SCALE = "benchmark_scale.json"
 
 
 @dataclass(frozen=True)
@@ -194,6 +195,7 @@ BLOCKS: dict[str, Callable[[], str]] = {  # in README.md and docs, between their
     "headline": lambda: render_headline.table(RESULTS / "compression_own.json"),
     "dtype": lambda: render_checks.render_dtype(RESULTS / "encoder_dtype.json"),
     "scale": lambda: render_scale.extrapolate(RESULTS / "benchmark_scale.json"),
+    "stored": lambda: render_stored.table(RESULTS / "stored.json"),
 }
 FIGURES: dict[str, tuple[str, Callable[[Path, Path], None]]] = {  # picture: its JSON, its drawing
     "own_corpus.png": ("compression_own.json", render_headline.figure),

@@ -1,4 +1,4 @@
-"""Markdown and the figure of what benchmark_scale.py measured, and README's way to 10^9 rows.
+"""Markdown and the figure of what benchmark_scale.py measured, and the way to 10^9 rows.
 
 python experiments/render/render_scale.py experiments/results/benchmark_scale.json
 """
@@ -88,7 +88,7 @@ def _model(report: dict[str, Any]) -> str:
 
 
 def extrapolate(path: Path) -> str:
-    """README's page: a billion rows, from the largest size that was measured."""
+    """The page of docs/scale.md: a billion rows, from the largest size that was measured."""
     report = json.loads(path.read_text(encoding="utf-8"))
     where = report["environment"]
     largest = max(report["cases"], key=lambda case: case["rows"])

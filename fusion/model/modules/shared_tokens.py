@@ -88,7 +88,7 @@ class SharedTokens:
 
 def token_counts(tokens: Any, tokenizer: Any = None) -> list[int]:  # noqa: ANN401 - any library's
     """Tokens of each text, those cut off too; nothing where the tokenizer does not say."""
-    special = tokenizer.num_special_tokens_to_add() if tokenizer else 0  # in each part anew
+    special = tokenizer.num_special_tokens_to_add(False) if tokenizer else 0  # in each part
     return [
         sum(part.attention_mask) + sum(sum(o.attention_mask) - special for o in part.overflowing)
         for part in getattr(tokens, "encodings", None) or []
