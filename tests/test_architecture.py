@@ -28,7 +28,7 @@ STRANGERS = [  # rooms within a room, the first of which knows nothing of the se
     ("measure", "measure/retrieval"),
     ("space/codes", "space/training"),
 ]
-MOST_FILES, MOST_LINES, LONGEST = 13, 380, 60
+MOST_FILES, MOST_LINES, LONGEST = 14, 380, 60
 HEAVY = {  # library -> the only files that may import it
     "sentence_transformers": {"inputs/encoders/text.py", "model/*", "model/modules/*"},
     "lightning": {"space/training/lightning.py"},

@@ -8,6 +8,7 @@ A section whose JSON is not there says that it was not run. No number is typed b
 """
 
 import argparse
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
