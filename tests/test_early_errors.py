@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from fusion.model import place
-from fusion.model.modules import modeling_fusion
+from fusion.model.modules import settings
 from fusion.runs.config import RunConfig
 from fusion.space.blocks import Blocks
 from fusion.space.training.losses import LOSSES
@@ -121,7 +121,7 @@ def test_a_mistake_is_told_before_torch_is_loaded(here, door, words, code, messa
 
 
 def test_names_that_stand_twice_to_be_light_are_the_same():
-    assert place.MARK == modeling_fusion.CONFIG
+    assert place.MARK == settings.CONFIG
     for loss in LOSSES:
         TrainConfig(loss=loss, sentences=0)
     with pytest.raises(ValueError, match=f"loss must be one of {', '.join(LOSSES)}, got 'hinge'"):

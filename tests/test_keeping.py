@@ -6,8 +6,8 @@ import pytest
 
 from fusion.errors import FusionError
 from fusion.output import check_output, write_whole
-from fusion.space.training.fit import fit_head
 from fusion.space.training.recipe import TrainConfig
+from tests.fitted import fit_head
 
 SMALL = TrainConfig.of("paper", epochs=4, batch_size=32)
 DIMS = (4, 8)

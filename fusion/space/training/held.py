@@ -82,7 +82,7 @@ class HeldBackTexts:
             The least share with a loss that no other betters by ``WORTH`` of the start's.
         """
         losses = [self.loss(at(share)).item() for share in shares]
-        enough = min(losses) + WORTH * losses[-1]
+        enough = min(losses) + WORTH * abs(losses[-1])  # of texts all alike they round below 0
         return next(share for share, loss in zip(shares, losses, strict=True) if loss <= enough)
 
     @torch.no_grad()
