@@ -50,9 +50,9 @@ def nested_topk(
         Scores float32 [l, q, min(k, c)], descending, and indices int64 of the same shape, on the
         corpus's device. The order is that of float64 and a function of the rows alone: of no
         processor, library, backend or thread; ties go to the lower index. Scores of results that
-        float32 could not tell apart are float64's, rounded; others may differ in their last bits from
-        machine to machine. A zero vector scores 0 with everything. Where ``exclude`` leaves too few
-        documents, the score is -inf and the index -1.
+        float32 could not tell apart are float64's, rounded; others may differ in their last bits
+        from machine to machine. A zero vector scores 0 with everything. Where ``exclude`` leaves
+        too few documents, the score is -inf and the index -1.
 
     Raises:
         ValueError: If an argument does not fit, or a row holds a value that is not finite.
