@@ -2,8 +2,9 @@
 
 An engine's score lies within a proven distance of the true cosine. So two results whose scores lie
 further apart than twice that stand in the right order, and whatever is not among the results stays
-behind a last one that lies so far behind the k-th. What lies nearer is scored again in float64, and
-what even that cannot tell apart by the canonical score of ``exact.py``, then by the lower index.
+behind a last one that lies so far behind the k-th. What lies nearer is scored again by float32
+products of few columns, whose bound is small; what these cannot tell apart in float64; what even
+that cannot by the canonical score of ``exact.py``, then by the lower index.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -29,7 +30,7 @@ Cosines = Callable[[Problem, np.ndarray, np.ndarray, np.ndarray, Run], np.ndarra
 MARGIN, SPARE = 8, 32  # results beyond k that an engine is asked for, one more for so many of k
 SECOND = 64  # results beyond twice k, for queries whose k-th result ties with all of those
 CROWDED = 32  # times k: in fewer documents scores lie so close that float64 products cost less
-SETTLED = 2**21  # results that are looked at together
+SETTLED = 2**21  # results that are settled together
 
 
 def settled(problem: Problem, engine: Engine) -> Found:
