@@ -42,7 +42,7 @@ lint: $(READY)
 types: $(READY)
 	$(BIN)/mypy
 
-notebooks: $(READY)  ## Run every notebook from top to bottom
+notebooks: $(READY)  ## Run every notebook, compare what it prints with what stands in it
 	$(BIN)/python notebooks/run.py
 
 real-data: $(READY)  ## Check published figures on BEIR data; needs FUSION_DATA

@@ -1,4 +1,4 @@
-"""The two scripts that README names, run as a person would run them."""
+"""The two scripts that docs/clients.md names, run as a person would run them."""
 
 import subprocess
 import sys
