@@ -170,6 +170,10 @@ def test_evaluate_writes_rows_that_the_contract_names(run, data, tmp_path, capsy
     assert "nDCG@10, beir" in capsys.readouterr().out
     for name in ("results.md", "results.csv", "ndcg_vs_bytes.png"):
         assert (tmp_path / "out" / name).stat().st_size > 100
+    page = (tmp_path / "out" / "results.md").read_text(encoding="utf-8")
+    assert page.startswith("# Results\n\n- The full concat (40 dims) scores ")
+    assert f"```\npython -m fusion.evaluate {' '.join(arguments)}\n```\n\nRun `run`: " in page
+    assert re.search(r"recipe fusion, fitted on .*, \d{4}-\d\d-\d\d\.\n", page)
 
 
 def test_codes_are_measured_at_every_width(run, data, tmp_path):

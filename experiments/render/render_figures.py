@@ -53,6 +53,7 @@ def few(path: Path, png: Path) -> None:
     _lines(axes, lines)
     axes.set_xticks(range(len(counts) + 1), [f"{n:,}" for n in counts] + ["all"])
     axes.set_xlim(-0.3, len(counts) + 1.1)
+    axes.margins(y=0.12)  # room for the name above the highest level
     axes.set_xlabel("documents that the space was fitted on", color=GREY)
     labels = Labels(figure, axes)
     _name_lines(labels, lines)
