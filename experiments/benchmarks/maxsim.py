@@ -21,7 +21,6 @@ Appends a record a workload and width to experiments/results/benchmark_maxsim.js
 """
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -33,7 +32,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from topk import environment
+from records import append, environment
 from torch import Tensor
 
 from fusion import Ragged, maxsim_topk
@@ -198,14 +197,6 @@ def _row(seconds: list[float], found: Tensor | None, ours: Tensor | None) -> dic
     return row
 
 
-def append(record: dict[str, Any]) -> None:
-    """Add a record to the file of results, replacing it in one step."""
-    records = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
-    whole = RESULTS.with_suffix(".tmp")
-    whole.write_text(json.dumps([*records, record], indent=1) + "\n", encoding="utf-8")
-    whole.replace(RESULTS)
-
-
 def main() -> None:
     """Time the workloads and append their records."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -223,7 +214,7 @@ def main() -> None:
             sizes = vars(load) | {"dim": dim, "tokens": TOKENS, "rounds": rounds}
             record = {"workload": name, "sizes": sizes, "methods": rows}
             if not arguments.dry:
-                append(record | {"environment": environment(1)})
+                append(RESULTS, record | {"environment": environment(1)})
             print(f"{name}, {dim} columns")
             for method, row in rows.items():
                 print(f"  {method:30s} {1e3 * row['cpu']['median']:9.2f} ms")

@@ -17,10 +17,6 @@ render_topk.py makes Markdown of it.
 
 import argparse
 import heapq
-import importlib.metadata
-import json
-import os
-import platform
 import statistics
 import subprocess
 import sys
@@ -28,13 +24,13 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from records import LIBRARIES, append, environment, version
 from torch import Tensor
 from workloads import WORKLOADS, Workload
 
@@ -43,7 +39,6 @@ from fusion.topk.nested import corpus_norms, nested_topk
 from fusion.topk.problem import pose
 
 RESULTS = Path(__file__).parents[1] / "results" / "benchmark_topk.json"
-LIBRARIES = ("torch", "numpy", "faiss-cpu", "sentence-transformers", "mteb", "usearch", "triton")
 CLOCKS = ("cpu", "wall")
 BLOCK = 2**25  # scores that the plain per-level search holds at a time
 
@@ -236,14 +231,6 @@ def available(only: str | None) -> list[str]:
     return [n for n in names if only is None or any(part in n for part in only.split(","))]
 
 
-def version(library: str) -> str | None:
-    """The installed version of a library."""
-    try:
-        return importlib.metadata.version(library)
-    except importlib.metadata.PackageNotFoundError:
-        return None
-
-
 def take_turns(bench: Bench, names: list[str], rounds: int) -> dict[str, dict[str, Any]]:
     """Time every method once a round, after one round on a slice that loads its libraries."""
     warm = Bench(bench.load, bench.queries[:64], bench.corpus[: max(2 * bench.load.k, 2000)])
@@ -301,30 +288,6 @@ def resident(key: str) -> int:
     return int(status.split(f"{key}:")[1].split()[0])
 
 
-def environment(threads: int) -> dict[str, Any]:
-    """Where and with what this was measured."""
-    commit = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True).stdout
-    cpu = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line]
-    return {
-        "time": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit.strip(),
-        "cpu": cpu[0].split(":")[1].strip() if cpu else platform.processor(),
-        "cores": os.cpu_count(),
-        "load_average": os.getloadavg()[0],
-        "threads": threads,
-        "python": platform.python_version(),
-        "versions": {name: found for name in LIBRARIES if (found := version(name))},
-    }
-
-
-def append(record: dict[str, Any]) -> None:
-    """Add a record to the file of results, replacing it in one step."""
-    records = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else []
-    whole = RESULTS.with_suffix(".tmp")
-    whole.write_text(json.dumps([*records, record], indent=1) + "\n", encoding="utf-8")
-    whole.replace(RESULTS)
-
-
 def main() -> None:
     """Run one workload and append its record."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
@@ -340,7 +303,7 @@ def main() -> None:
     if arguments.device == "cuda":
         import topk_cuda
 
-        append(topk_cuda.measure(WORKLOADS[arguments.workload], environment(0)))
+        append(RESULTS, topk_cuda.measure(WORKLOADS[arguments.workload], environment(0)))
         return
     torch.set_num_threads(arguments.threads)
     bench = make(arguments.workload, arguments.encoders, seed=0)
@@ -355,8 +318,9 @@ def main() -> None:
         rows = take_turns(bench, names, rounds)
     sizes = asdict(bench.load) | {"rounds": rounds}
     append(
+        RESULTS,
         {"workload": arguments.workload, "device": "cpu", "sizes": sizes, "methods": rows}
-        | {"environment": environment(arguments.threads)}
+        | {"environment": environment(arguments.threads)},
     )
     for name, row in rows.items():
         print(f"{name:32s}", *(f"{k} {v['median']:.3f} s" for k, v in row.items() if k in CLOCKS))
