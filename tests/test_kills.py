@@ -22,9 +22,27 @@ def start(work, *arguments):
 
 def kill(child, seconds):
     time.sleep(seconds)
-    os.kill(child.pid, signal.SIGKILL)
+    child.kill()
     child.join()
     return child.exitcode == -signal.SIGKILL
+
+def look(folder):
+    found = {}
+    for root, _, names in os.walk(folder):
+        for name in names:
+            try:
+                seen = os.stat(os.path.join(root, name))
+            except FileNotFoundError:  # renamed meanwhile
+                continue
+            found[root, name] = seen.st_ino, seen.st_size, seen.st_mtime_ns
+    return found
+
+def wait_for_changes(child, folder, count):  # of the disk, since clocks run apart under load
+    last = look(folder)
+    while count and child.is_alive():
+        now = look(folder)
+        count -= now != last
+        last = now
 
 def content(folder):
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
@@ -57,8 +75,10 @@ seconds = time.monotonic() - began
 calm, states, killed, finished = content(Path("calm")), [], 0, 0
 out = Path("out")
 for attempt in range(4 * kills):
-    child = start(work, out, *(["--resume"] if out.exists() else []))
-    if kill(child, chance.uniform(0.05, 0.8) * seconds):
+    fresh = not out.exists()
+    child = start(work, out, *([] if fresh else ["--resume"]))
+    wait_for_changes(child, out, killed if fresh else chance.randrange(20))
+    if kill(child, chance.uniform(0, 0.05) * seconds):
         killed += 1
         due = killed % 6 == 0 or killed == kills
         states.append(sorted(content(out)) if out.exists() else [])
