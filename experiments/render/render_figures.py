@@ -11,10 +11,10 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
-from render_checks import weights_table
-from render_codes import NAMES, TITLES, best_of_each
-from render_compression import full_concat, means
-from render_topk import COMPETITORS, records, times_nested
+from sections.render_checks import weights_table
+from sections.render_codes import NAMES, TITLES, best_of_each
+from sections.render_compression import full_concat, means
+from sections.render_topk import COMPETITORS, records, times_nested
 
 from fusion.measure.figures.labels import Labels, Place, around
 from fusion.measure.figures.style import (

@@ -1,6 +1,6 @@
 """Markdown and the figure of what benchmark_scale.py measured, and the way to 10^9 rows.
 
-python experiments/render/render_scale.py experiments/results/benchmark_scale.json
+python experiments/render/sections/render_scale.py experiments/results/benchmark_scale.json
 """
 
 import json
