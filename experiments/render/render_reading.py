@@ -320,7 +320,7 @@ QUESTIONS = (
         "auto_weights.json",
         lambda path: render_weights(path, asked=False),
         "auto_weights.png",
-        "nDCG@10 of the full concat under each choice of weights",
+        "What the full concat adds to the first encoder under each choice of weights",
     ),
     Question(
         "How good are the codes beside product quantisation?",
