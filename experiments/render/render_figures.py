@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
@@ -30,6 +31,11 @@ from fusion.measure.figures.style import (
 )
 
 LOOKS = [(ORANGE, "o", "-"), (BLUE, "s", "--"), (GREEN, "^", "-."), (PINK, "D", ":")]
+SCALED = {  # of benchmark_scale.json: what is drawn, and its name
+    "encode": "encode, without the model",
+    "stream_1": "search, shards streaming by",
+    "hold_1": "search, in memory",
+}
 ALONE = "first alone"  # what the choices of weights are drawn against
 WIDTHS = (32, 128)  # of the figure of few documents: more would lie on one another
 
@@ -138,6 +144,30 @@ def topk(path: Path, png: Path) -> None:
     axes.set_ylim(-0.6, len(names) - 0.4)
     _legend(figure, axes)
     figure.savefig(png, dpi=DPI)
+
+
+def scale(path: Path, svg: Path) -> None:
+    """Seconds and memory of encoding and of both ways of searching, as rows grow."""
+    cases = json.loads(path.read_text(encoding="utf-8"))["cases"]
+    rows = [case["rows"] for case in cases]
+    heads = [("Time", "seconds, by rows"), ("Memory", "peak of the process in MiB, by rows")]
+    figure, panels = _frame(*[""] * 2, panels=2, heads=heads)
+    for axes, measured in zip(panels, ("seconds", "peak_mib"), strict=True):
+        for (job, name), (colour, marker, dash) in zip(SCALED.items(), LOOKS, strict=False):
+            values = [case[job][measured] for case in cases]
+            axes.plot(
+                rows, values, color=colour, marker=marker, linestyle=dash, linewidth=2, label=name
+            )
+        axes.set(xscale="log", yscale="log")
+        axes.xaxis.set_major_locator(FixedLocator(rows))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_minor_locator(NullLocator())
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.9g}"))
+    panels[1].set_ylim(100, 1e4)
+    _legend(figure, panels[0])
+    # Nothing that changes from one drawing to the next: text as text, no date, ids by a salt.
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "scale"}):
+        figure.savefig(svg, metadata={"Date": None})
 
 
 def _fitted_on(record: Mapping[str, Any]) -> tuple[str, str]:

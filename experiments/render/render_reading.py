@@ -347,7 +347,7 @@ QUESTIONS = (
         "benchmark_scale.json",
         extrapolate,
         "benchmark_scale.svg",
-        "Seconds, memory and bytes against rows",
+        "Seconds and memory as rows grow",
     ),
     Question(
         "Do other programs give the same numbers?",

@@ -222,7 +222,7 @@ FIGURES: dict[str, tuple[str, Callable[[Path, Path], None]]] = {  # picture: its
     "auto_weights.png": ("auto_weights.json", render_figures.weights),
     "benchmark_codes.png": ("benchmark_codes.json", render_figures.codes),
     "benchmark_topk.png": ("benchmark_topk.json", render_figures.topk),
-    "benchmark_scale.svg": ("benchmark_scale.json", lambda path, _: render_scale.figure(path)),
+    "benchmark_scale.svg": ("benchmark_scale.json", render_figures.scale),
 }
 
 
