@@ -51,19 +51,18 @@ def export(options: dict[str, Any]) -> None:
     if "results" in options:
         read_results(options["results"], compressor)
     from fusion.model.check import check_model  # from here on there is torch
-    from fusion.model.folder import export as export_run
-    from fusion.model.folder import push
+    from fusion.model.folder import exported, push
 
     run = Run.load(options["run"])
-    export_run(
+    with exported(
         run,
         folder,
         compressor,
         results=options.get("results"),
         name=name,
         overwrite=options.get("overwrite", False),
-    )
-    off = check_model(run, folder, compressor)
+    ):
+        off = check_model(run, folder, compressor)
     say(f"model: {folder} (loads without fusion; at most {off:.0e} from the run's vectors)")
     say(f"next:  {command('encode', folder, '--input', 'FILES', '--output', 'VECTORS')}")
     if name:

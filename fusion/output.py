@@ -1,5 +1,8 @@
 """Output folders: what may be written into, and files that appear whole or not at all."""
 
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -64,6 +67,29 @@ def write_whole(path: Path, content: str | bytes) -> None:
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def in_place(written: Path, folder: Path) -> Iterator[None]:
+    """Give a written folder its name; what has it goes once the block has passed, or comes back.
+
+    Args:
+        written: A whole folder, on the same disk.
+        folder: The name; without anything there before, a block that fails leaves the new one.
+    """
+    earlier, taken = folder.with_name(f".{folder.name}.earlier"), folder.exists()
+    if taken:
+        shutil.rmtree(earlier, ignore_errors=True)  # of a process that was killed
+        folder.replace(earlier)
+    try:
+        written.replace(folder)
+        yield
+    except BaseException:
+        if taken:
+            shutil.rmtree(folder, ignore_errors=True)
+            earlier.replace(folder)
+        raise
+    shutil.rmtree(earlier, ignore_errors=True)
 
 
 def write_tensors(

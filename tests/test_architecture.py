@@ -87,7 +87,11 @@ def modules() -> dict[str, Path]:
         ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts): path
         for path in PACKAGE.rglob("*.py")
     }
-    return found | {path.stem: path for path in EXPERIMENTS.rglob("*.py")}
+    scripts = {  # each room is where its scripts look for others
+        ".".join(path.relative_to(EXPERIMENTS).with_suffix("").parts[1:]): path
+        for path in EXPERIMENTS.rglob("*.py")
+    }
+    return found | scripts
 
 
 def test_no_two_files_import_each_other():

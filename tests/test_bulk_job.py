@@ -25,6 +25,7 @@ from fusion.bulk.reading.sources import find_sources
 from fusion.bulk.writing import repeats
 from fusion.bulk.writing.journal import JOURNAL, parse_journal
 from fusion.bulk.writing.manifest import MANIFEST, REJECTS, Manifest
+from fusion.bulk.writing.replacing import BESIDE
 from fusion.bulk.writing.shards import sha256
 from fusion.errors import FusionError
 
@@ -66,7 +67,7 @@ def run(source, out, seconds=0.0, encoder=None, shard_rows=4, **options):
 
 
 def content(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
 
 
 def rows(folder):
@@ -288,10 +289,106 @@ def test_what_is_overwritten_stays_until_there_is_something_new(source, tmp_path
     assert content(out) == before
 
 
+class Tired(Counter):
+    """It says no after some texts."""
+
+    def encode(self, texts):
+        if len(self.asked) > 20:
+            raise FusionError("out of order")
+        return super().encode(texts)
+
+
+@pytest.mark.parametrize("state", ["finished", "begun", "of an earlier version"])
+def test_what_fails_late_loses_nothing_of_what_it_was_to_replace(source, tmp_path, state):
+    out = tmp_path / "out"
+    run(source, out, shard_rows=7)
+    if state == "begun":
+        unfinish(out, keep=3)
+    elif state == "of an earlier version":
+        make_old(out)
+    before = content(out)
+    for _ in range(2):
+        with pytest.raises(FusionError, match="out of order"):
+            run(source, out, encoder=Tired(), overwrite=True)
+        assert content(out) == before
+        assert len(list((out / BESIDE).glob("_part-*"))) >= 5
+    with pytest.raises(FusionError, match=f"{BESIDE} was encoded with shard_rows=4, now it is 7"):
+        run(source, out, shard_rows=7, resume=True)
+    _, encoder = run(source, out, resume=True)
+    assert "text number 1" not in encoder.asked
+    run(source, tmp_path / "anew")
+    assert content(out) == content(tmp_path / "anew")
+    assert not (out / BESIDE).exists()
+
+
+def test_strict_loses_nothing_of_what_it_was_to_replace(source, tmp_path):
+    out = tmp_path / "out"
+    run(source, out)
+    before = content(out)
+    with pytest.raises(FusionError, match="empty; repair the row, or leave --strict out"):
+        run(source, out, shard_rows=2, overwrite=True, strict=True)
+    assert len(list((out / BESIDE).glob("_part-*"))) == 20
+    assert content(out) == before
+
+
+def test_replacing_may_be_cut_short_anywhere(source, tmp_path, monkeypatch):
+    out, rename, left = tmp_path / "out", Path.replace, iter(())
+
+    def cut(self, target):
+        if Path(target).parent == out and next(left, None) is None:
+            raise KeyboardInterrupt
+        return rename(self, target)
+
+    run(source, tmp_path / "anew", shard_rows=10)
+    names = len(content(tmp_path / "anew"))
+    for count in range(names):
+        run(source, out, shard_rows=4)
+        left = iter(range(count))
+        with monkeypatch.context() as patched:
+            patched.setattr(Path, "replace", cut)
+            with pytest.raises(KeyboardInterrupt):
+                run(source, out, shard_rows=10, overwrite=True)
+        _, encoder = run(source, out, shard_rows=10, resume=True)
+        assert not encoder.asked
+        assert content(out) == content(tmp_path / "anew")
+        shutil.rmtree(out)
+
+
+def test_a_kill_before_the_first_new_shard_leaves_the_old_one_to_go_on_with(source, tmp_path, calm):
+    out = tmp_path / "out"
+    run(source, out)
+    unfinish(out, keep=3)
+    (out / BESIDE).mkdir()
+    (out / BESIDE / JOURNAL).touch()
+    _, encoder = run(source, out, resume=True)
+    assert "text number 1" not in encoder.asked
+    assert content(out) == calm
+
+
+def test_one_process_at_a_time_replaces(source, tmp_path):
+    out = tmp_path / "out"
+    run(source, out)
+    before = content(out)
+
+    class Twice(Counter):
+        def encode(self, texts):
+            with pytest.raises(FusionError, match=f"another process is encoding into {out}"):
+                run(source, out, overwrite=True)
+            return super().encode(texts)
+
+    _, encoder = run(source, out, encoder=Twice(), overwrite=True)
+    assert encoder.asked
+    assert content(out) == before
+
+
 @pytest.mark.parametrize("library", ["pandas", "pyarrow", "polars"])
-def test_a_folder_is_one_table(source, tmp_path, library):
+@pytest.mark.parametrize("replaced", [False, True])
+def test_a_folder_is_one_table(source, tmp_path, library, replaced):
     module = pytest.importorskip(library)
     run(source, tmp_path / "out")
+    if replaced:
+        with pytest.raises(FusionError, match="out of order"):
+            run(source, tmp_path / "out", encoder=Tired(), overwrite=True)
     path = str(tmp_path / "out")
     if library == "pandas":
         ids = module.read_parquet(path)["id"]

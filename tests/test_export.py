@@ -56,7 +56,7 @@ def test_a_mismatch_names_the_encoder_and_deletes_nothing(run, tmp_path):
     tensors = {key: value * np.float32(1.01) for key, value in load_file(weights).items()}
     save_file(tensors, weights, metadata={"format": "pt"})
     seal(folder)  # as if it had been exported so
-    with pytest.raises(FusionError, match=r"encoder .*tiny-gist is off by up to \d.*nothing was"):
+    with pytest.raises(FusionError, match=r"encoder .*tiny-gist is off by up to \d"):
         check_model(run, folder, "head")
     assert weights.is_file()
 
@@ -86,6 +86,26 @@ def test_a_failing_check_exits_1_and_keeps_the_folder(door, tmp_path, monkeypatc
     assert door("--output", tmp_path / "m") == 1
     assert "does not load without fusion: no such module" in capsys.readouterr().err
     assert (tmp_path / "m/modules.json").is_file()
+
+
+def test_an_earlier_model_stays_until_the_new_one_is_known_to_be_good(
+    door, tmp_path, monkeypatch, capsys
+):
+    assert door("--output", tmp_path / "m") == 0
+    before = contents(tmp_path)
+    with monkeypatch.context() as broken:
+        broken.setattr("fusion.model.check.STRANGER", "raise SystemExit('no such module')")
+        assert door("--output", tmp_path / "m", "--compressor", "pca", "--overwrite") == 1
+    assert "no such module; the earlier model stays" in capsys.readouterr().err
+    assert contents(tmp_path) == before
+    assert door("--output", tmp_path / "m", "--compressor", "pca", "--overwrite") == 0
+    assert contents(tmp_path) != before
+    assert [path.name for path in tmp_path.iterdir()] == ["m"]
+
+
+def contents(folder):
+    """Every file below a folder, hidden ones too."""
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 def test_no_hub_is_one_line_after_the_folder_is_written(door, tmp_path, monkeypatch, capsys):

@@ -226,6 +226,22 @@ def test_only_an_exported_model_is_overwritten(run, tmp_path):
     assert type(load(tmp_path / "model")[1]) is Dense
 
 
+def test_an_earlier_model_stays_where_the_new_one_cannot_have_its_name(run, tmp_path, monkeypatch):
+    export(run, tmp_path / "model")
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    rename = Path.replace
+
+    def refused(self, target):
+        if self.name == ".model.partial":
+            raise OSError("read-only")
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "replace", refused)
+    with pytest.raises(OSError, match="read-only"):
+        export(run, tmp_path / "model", "pca", overwrite=True)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == before
+
+
 def test_embeddings_of_others_and_unknown_compressors_cannot_be_exported(run, tmp_path):
     of_others = replace(run, config=replace(run.config, encoders=("file:x.npy",), weights=(1.0,)))
     with pytest.raises(FusionError, match="embeddings, not an encoder"):

@@ -8,13 +8,14 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, NullLocator, PercentFormatter
-from render_checks import weights_table
-from render_codes import NAMES, TITLES, best_of_each
-from render_compression import full_concat, means
-from render_topk import COMPETITORS, records, times_nested
+from sections.render_checks import weights_table
+from sections.render_codes import NAMES, TITLES, best_of_each
+from sections.render_compression import full_concat, means
+from sections.render_topk import COMPETITORS, records, times_nested
 
 from fusion.measure.figures.labels import Labels, Place, around
 from fusion.measure.figures.style import (
@@ -30,6 +31,12 @@ from fusion.measure.figures.style import (
 )
 
 LOOKS = [(ORANGE, "o", "-"), (BLUE, "s", "--"), (GREEN, "^", "-."), (PINK, "D", ":")]
+SCALED = {  # of benchmark_scale.json: what is drawn, and its name
+    "encode": "encode, without the model",
+    "stream_1": "search, shards streaming by",
+    "hold_1": "search, in memory",
+}
+ALONE = "first alone"  # what the choices of weights are drawn against
 WIDTHS = (32, 128)  # of the figure of few documents: more would lie on one another
 
 
@@ -90,16 +97,26 @@ def codes(path: Path, png: Path) -> None:
 
 
 def weights(path: Path, png: Path) -> None:
-    """nDCG@10 of the concat on each data set under each choice of weights."""
+    """What the concat adds to the first encoder's nDCG@10 under each choice of weights.
+
+    Data sets lie far apart and choices close together: the scores themselves would show neither.
+    """
     names, rows = weights_table(path)
-    figure, (axes,) = _frame("How to weigh the encoders", "test nDCG@10 of the full concat")
-    for (name, scores), (colour, marker, _) in zip(rows.items(), LOOKS, strict=False):
-        axes.plot(
-            range(len(names)), scores, marker, color=colour, markersize=9, mfc="none", mew=2,
-            label=name,
-        )  # fmt: skip
+    figure, (axes,) = _frame(
+        "How to weigh the encoders", "test nDCG@10 of the full concat, less that of the first alone"
+    )
+    alone = rows.pop(ALONE)
+    for step, (name, scores), (colour, marker, _) in zip(
+        (-1, 0, 1), rows.items(), LOOKS, strict=False
+    ):
+        gains = [score - base for score, base in zip(scores, alone, strict=True)]
+        places = [place + 0.12 * step for place in range(len(names))]
+        axes.plot(places, gains, marker, color=colour, markersize=8, label=name)
+    axes.axhline(0, color=INK, linewidth=1)
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:+.3f}"))
     axes.set_xticks(range(len(names)), names)
     axes.set_xlim(-0.4, len(names) - 0.6)
+    axes.margins(y=0.12)
     _legend(figure, axes)
     figure.savefig(png, dpi=DPI)
 
@@ -127,6 +144,30 @@ def topk(path: Path, png: Path) -> None:
     axes.set_ylim(-0.6, len(names) - 0.4)
     _legend(figure, axes)
     figure.savefig(png, dpi=DPI)
+
+
+def scale(path: Path, svg: Path) -> None:
+    """Seconds and memory of encoding and of both ways of searching, as rows grow."""
+    cases = json.loads(path.read_text(encoding="utf-8"))["cases"]
+    rows = [case["rows"] for case in cases]
+    heads = [("Time", "seconds, by rows"), ("Memory", "peak of the process in MiB, by rows")]
+    figure, panels = _frame(*[""] * 2, panels=2, heads=heads)
+    for axes, measured in zip(panels, ("seconds", "peak_mib"), strict=True):
+        for (job, name), (colour, marker, dash) in zip(SCALED.items(), LOOKS, strict=False):
+            values = [case[job][measured] for case in cases]
+            axes.plot(
+                rows, values, color=colour, marker=marker, linestyle=dash, linewidth=2, label=name
+            )
+        axes.set(xscale="log", yscale="log")
+        axes.xaxis.set_major_locator(FixedLocator(rows))
+        for axis in (axes.xaxis, axes.yaxis):
+            axis.set_minor_locator(NullLocator())
+            axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.9g}"))
+    panels[1].set_ylim(100, 1e4)
+    _legend(figure, panels[0])
+    # Nothing that changes from one drawing to the next: text as text, no date, ids by a salt.
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "scale"}):
+        figure.savefig(svg, metadata={"Date": None})
 
 
 def _fitted_on(record: Mapping[str, Any]) -> tuple[str, str]:

@@ -3,9 +3,9 @@
 import json
 from pathlib import Path
 
-from render_compression import CODED as METHODS
-from render_compression import by_variant
 from render_reading import proven
+from sections.render_compression import CODED as METHODS
+from sections.render_compression import by_variant
 
 from fusion.measure.figures.ndcg import ndcg_figure
 from fusion.measure.rows import Row, averaged_over_seeds

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from render_checks import render_weights
-from render_codes import NAMES, TITLES, best_of_each
-from render_compression import CODED, PAPER, RIVAL, full_concat, means, means_by_code
-from render_scale import extrapolate
-from render_topk import COMPETITORS, records, times_nested
+from sections.render_checks import render_weights
+from sections.render_codes import NAMES, TITLES, best_of_each
+from sections.render_compression import CODED, PAPER, RIVAL, full_concat, means, means_by_code
+from sections.render_scale import extrapolate
+from sections.render_topk import COMPETITORS, records, times_nested
 
 LIKELY = 0.05  # a smaller p, corrected after Holm, is called proven
 MEASUREMENTS = "docs/measurements.md"
@@ -320,7 +320,7 @@ QUESTIONS = (
         "auto_weights.json",
         lambda path: render_weights(path, asked=False),
         "auto_weights.png",
-        "nDCG@10 of the full concat under each choice of weights",
+        "What the full concat adds to the first encoder under each choice of weights",
     ),
     Question(
         "How good are the codes beside product quantisation?",
@@ -347,7 +347,7 @@ QUESTIONS = (
         "benchmark_scale.json",
         extrapolate,
         "benchmark_scale.svg",
-        "Seconds, memory and bytes against rows",
+        "Seconds and memory as rows grow",
     ),
     Question(
         "Do other programs give the same numbers?",

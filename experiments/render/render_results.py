@@ -14,19 +14,23 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import render_checks
-import render_codes
-import render_compression
-import render_few
 import render_figures
 import render_headline
-import render_model
-import render_paper
 import render_reading
-import render_scale
 import render_stored
-import render_topk
-import render_training
+from sections import (
+    render_checks,
+    render_codes,
+    render_compression,
+    render_epoch,
+    render_few,
+    render_maxsim,
+    render_model,
+    render_paper,
+    render_scale,
+    render_topk,
+    render_training,
+)
 
 HERE = Path(__file__).parents[1]
 RESULTS = HERE / "results"
@@ -88,6 +92,13 @@ SECTIONS = (
         render_few.render,
         "The recipe for one's own documents, fitted on a few of them. Its rules for few texts were "
         "set with 400 documents and SciFact's train queries.",
+    ),
+    Section(
+        "Which epoch to keep",
+        "python experiments/tables/keep_epoch.py",
+        "keep_epoch.json",
+        render_epoch.render,
+        "None of these corpora is among the test sets of the tables above.",
     ),
     Section(
         "Weights without labels",
@@ -170,6 +181,12 @@ SECTIONS = (
         render_topk.render,
     ),
     Section(
+        "Late interaction: MaxSim of token vectors",
+        "python experiments/benchmarks/maxsim.py",
+        "benchmark_maxsim.json",
+        render_maxsim.render,
+    ),
+    Section(
         "Memory of the streaming search",
         "python experiments/checks/streaming.py",
         "check_streaming.json",
@@ -205,7 +222,7 @@ FIGURES: dict[str, tuple[str, Callable[[Path, Path], None]]] = {  # picture: its
     "auto_weights.png": ("auto_weights.json", render_figures.weights),
     "benchmark_codes.png": ("benchmark_codes.json", render_figures.codes),
     "benchmark_topk.png": ("benchmark_topk.json", render_figures.topk),
-    "benchmark_scale.svg": ("benchmark_scale.json", lambda path, _: render_scale.figure(path)),
+    "benchmark_scale.svg": ("benchmark_scale.json", render_figures.scale),
 }
 
 

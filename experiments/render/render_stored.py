@@ -35,9 +35,10 @@ def table(path: Path) -> str:
 def _conditions(report: dict[str, Any]) -> str:
     weights = " : ".join(f"{weight:g}" for weight in report["weights"])
     other = set(report["data"]) <= DEVELOPMENT
+    made = "on other data" if other else "on dev and train splits, these are test"
     return (
-        f"nDCG@10, mean of {', '.join(report['data'])}"
-        f"{' (the recipe was made on other data)' if other else ''} and of {len(report['seeds'])} "
-        f"seeds; {' + '.join(report['encoders'])}, squared weights {weights}, recipe `corpus` on "
-        f"each one's own documents. Measured by `{report['command'].partition(' --')[0]}`."
+        f"nDCG@10, mean of {', '.join(report['data'])} (recipe and codes were chosen {made}) and "
+        f"of {len(report['seeds'])} seeds; {' + '.join(report['encoders'])}, squared weights "
+        f"{weights}, recipe `corpus` on each one's own documents. Measured by "
+        f"`{report['command'].partition(' --')[0]}`."
     )

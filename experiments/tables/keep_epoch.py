@@ -3,7 +3,7 @@
 Command:  FUSION_DATA=... python experiments/tables/keep_epoch.py
 Hardware: any CPU; an hour on one core once the texts are embedded.
 Expected: at 32 dims, from 400 documents on, "among all, with start" beats "among few" by up to
-          .04 (docstrings) on five of six corpora; it loses .016 to .024 on MED, where the start
+          .04 (docstrings) on five of six corpora; it loses .010 to .024 on MED, where the start
           itself is best, and .009 with 5,000 commands of nl2bash.
 
 Encoders and weights are those of compression.py. Documents are drawn from a corpus, and a head is

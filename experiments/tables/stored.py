@@ -2,8 +2,9 @@
 
 Command:  FUSION_DATA=... python experiments/tables/stored.py [--data NAME,...]
 Hardware: any CPU. Once the texts are embedded, some minutes on one core.
-Expected: plain int8 costs next to nothing, one plain bit a column a quarter of the score; our codes
-          keep more in as many bytes, since they are fitted and their queries stay float32.
+Expected: plain int8 costs next to nothing, one plain bit a column a seventh to a quarter of the
+          score; our codes keep more in as many bytes, since they are fitted and their queries stay
+          float32.
 
 Encoders minilm and wordllama, squared weights 1 and 0.5, the recipe ``corpus`` fitted on each data
 set's own documents. Plain codes are those of an exported model (one step for all columns, or

@@ -147,7 +147,7 @@ class JobConfig:
     resume: bool = False
     """Go on with a folder."""
     overwrite: bool = False
-    """Replace a folder's encoding."""
+    """Replace a folder's encoding, once the new one is whole."""
 
     def __post_init__(self) -> None:
         if self.shard_rows < 1:
@@ -168,14 +168,15 @@ def encode_rows(reader: Reader, folder: Path, engine: Engine, config: JobConfig)
     }
     ways = {"resume": config.resume, "overwrite": config.overwrite}
     with open_output(folder, settings, reader.identity, **ways) as journal:
-        rejects = Rejects(folder, config.strict)
+        rejects = Rejects(journal.folder, config.strict)
         try:
-            chunks = Chunks(reader, rejects, config.shard_rows, Repeats(folder))
+            chunks = Chunks(reader, rejects, config.shard_rows, Repeats(journal.folder))
             shards = list(_fill(chunks, journal, engine, config.strict))
             if not shards:
                 raise chunks.nothing()
-            journal.check_all_known({shard.file for shard in shards})
-            chunks.tell_at_the_end([folder / shard.file for shard in shards])
+            paths = [journal.path(shard.file) for shard in shards]
+            journal.check_all_known({path.name for path in paths})
+            chunks.tell_at_the_end(paths)
             for cuts in engine.encoder.cuts.values():
                 if words := cuts.words():
                     logger.warning(words)
@@ -201,7 +202,7 @@ def _fill(chunks: Chunks, journal: Journal, engine: Engine, strict: bool) -> lis
                 known = journal.known(chunk)
                 if known is None:
                     yield chunk
-                elif not known.is_whole(journal.folder):
+                elif not known.is_whole(journal.path(known.file)):
                     logger.warning("the shard %s is damaged; it is encoded again", chunk.name)
                     yield chunk
                 else:
@@ -213,7 +214,7 @@ def _fill(chunks: Chunks, journal: Journal, engine: Engine, strict: bool) -> lis
                 key = chunk.rows[int(kept.argmin())].id
                 raise FusionError(f"the embedding of {key!r} is zero or not finite (--strict)")
             journal.begin()
-            shard = write_shard(journal.folder, chunk, codes, kept, about)
+            shard = write_shard(journal.path(chunk.name), chunk, codes, kept, about)
             journal.add(shard)
             done[chunk.number] = shard
             progress.add(len(chunk.rows))

@@ -74,8 +74,8 @@ def _largest(difference: np.ndarray) -> float:
 
 def _words(folder: Path, part: str, role: str, off: float) -> str:
     return (
-        f"{folder} is written, but does not give the run's vectors: {part} is off by up to "
-        f"{off:.1e} for a {role} (allowed: {TOLERANCE:.0e}); nothing was deleted"
+        f"the model written to {folder} does not give the run's vectors: {part} is off by up to "
+        f"{off:.1e} for a {role} (allowed: {TOLERANCE:.0e})"
     )
 
 
@@ -91,5 +91,5 @@ def _load_elsewhere(folder: Path) -> dict[str, np.ndarray]:
         )  # fmt: skip
         if done.returncode:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise FusionError(f"{folder} is written, but does not load without fusion: {last}")
+            raise FusionError(f"the model written to {folder} does not load without fusion: {last}")
         return load_file(out)

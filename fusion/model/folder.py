@@ -3,6 +3,8 @@
 import json
 import logging
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +18,7 @@ from fusion.inputs.encoders.text import UNLOADABLE, FrozenEncoder, load_encoder
 from fusion.model.card import read_results, render_card
 from fusion.model.place import check_free, find_model
 from fusion.model.ranges import fit_ranges
+from fusion.output import in_place
 from fusion.runs.folder import Run
 from fusion.space.codes import Codebook, Precision, fit_shelf, load_from_shelf
 from fusion.space.compressor import FittedCompressor
@@ -160,6 +163,25 @@ def export(
     Raises:
         FusionError: The folder is taken, or an encoder cannot be had or exported.
     """
+    with exported(run, folder, compressor, results=results, name=name, overwrite=overwrite):
+        pass
+
+
+@contextmanager
+def exported(
+    run: Run,
+    folder: Path,
+    compressor: str = "head",
+    *,
+    results: Path | None = None,
+    name: str = "",
+    overwrite: bool = False,
+) -> Iterator[None]:
+    """As ``export``; an earlier model goes for good once the block has passed, else comes back.
+
+    Raises:
+        FusionError: As ``export``, or what the block raises.
+    """
     folder = check_free(folder, overwrite)
     measured = None if results is None else read_results(results, compressor)
     model: Any = build_model(run, compressor)
@@ -167,13 +189,16 @@ def export(
         name or folder.resolve().name, model[0].settings, run.config.texts, compressor, measured
     )
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = folder.with_name(f".{folder.name}.partial")
+    partial, taken = folder.with_name(f".{folder.name}.partial"), folder.exists()
     shutil.rmtree(partial, ignore_errors=True)
     try:
         model.save_pretrained(str(partial))
-        if folder.exists():
-            shutil.rmtree(folder)
-        partial.replace(folder)
+        with in_place(partial, folder):
+            yield
+    except FusionError as error:
+        if not taken:
+            raise
+        raise FusionError(f"{error}; the earlier model stays") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

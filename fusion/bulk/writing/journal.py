@@ -3,7 +3,7 @@
 The journal has one line a shard, written once the shard is whole; whoever holds its lock is the
 only one to write into the folder. The manifest takes its place when the job is done, so a folder
 with a manifest and no journal is finished. What is in the folder goes on with the input and the
-settings that it was made from, and nothing of it is removed before a first new shard is encoded.
+settings that it was made from. What replaces it is made beside it, with a journal of its own.
 """
 
 import json
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from fusion.bulk.writing.manifest import MANIFEST, REJECTS, Manifest, earlier, find
+from fusion.bulk.writing.replacing import BESIDE, SHARDS, clear, is_whole, take_place, waiting
 from fusion.bulk.writing.shards import Chunk, Shard, cannot_write
 from fusion.errors import FusionError
 from fusion.locks import lock
@@ -26,8 +27,8 @@ logger = logging.getLogger(__name__)
 JOURNAL = "_progress.jsonl"
 NAMES = (MANIFEST, REJECTS, JOURNAL)
 SHOWN = 40  # characters of a setting in an error
-OWN = ("part-*.parquet", MANIFEST, REJECTS, earlier(MANIFEST), earlier(REJECTS))
-"""What --overwrite may remove."""
+OWN = (SHARDS, MANIFEST, REJECTS, earlier(MANIFEST), earlier(REJECTS))
+"""What --overwrite may replace."""
 ANEW = "start anew with --overwrite, or choose another --output"
 
 
@@ -41,6 +42,8 @@ class Journal:
     """What is encoded, as ``Reader.identity`` has it."""
     file: BinaryIO
     overwrite: bool = False
+    beside: bool = False
+    """Whether this is a new encoding that waits to take the place of an earlier one."""
     shards: dict[str, Shard] = field(default_factory=dict)
     """By file name, those of earlier runs."""
     finished: bool = False
@@ -65,7 +68,7 @@ class Journal:
         head, shards = parse_journal(self.file)
         if head is not None:
             self._take(head["settings"], head.get("input", {}), shards)
-        elif not self.finished and any(self.folder.glob("part-*.parquet")):
+        elif not self.finished and self._there():
             raise FusionError(f"nothing in {self.folder} tells what its shards hold; {ANEW}")
 
     def _take(self, settings: dict, source: dict, shards: list[Shard]) -> None:
@@ -88,14 +91,22 @@ class Journal:
             raise self._other(f"had other rows in the place of {chunk.name}")
         return shard
 
+    def path(self, file: str) -> Path:
+        """Where a shard lies."""
+        return self.folder / (waiting(file) if self.beside else file)
+
+    def _there(self) -> list[Path]:
+        """Shards, whoever made them."""
+        return list(self.folder.glob(self.path(SHARDS).name))
+
     def check_all_known(self, named: set[str]) -> None:
         """Refuse to finish where shards lie that are none of the input's.
 
         Raises:
             FusionError: There are some.
         """
-        there = {path.name for path in self.folder.glob("part-*.parquet")}
-        if left := (there | self.shards.keys()) - named:
+        there = {path.name for path in self._there()}
+        if left := (there | {self.path(file).name for file in self.shards}) - named:
             raise self._other(f"had the rows of {min(left)} too")
 
     def _other(self, how: str) -> FusionError:
@@ -110,13 +121,13 @@ class Journal:
         self.shards[shard.file] = shard
 
     def begin(self) -> None:
-        """Make ready to write shards, once: only now what is overwritten goes."""
+        """Make ready to write shards, once: only now goes what was begun before."""
         if self.begun:
             return
         self.begun = True
         if self.overwrite:
             self.file.truncate(0)  # from here on nothing tells what the folder holds
-            for path in [path for pattern in OWN for path in self.folder.glob(pattern)]:
+            for path in self._there():
                 path.unlink()
         self.file.seek(0)
         head, _ = parse_journal(self.file)
@@ -176,6 +187,26 @@ def open_output(
             other things.
     """
     check_free(folder, resume, overwrite)
+    with _alone(folder) as file:
+        if is_whole(folder):  # a kill has come between
+            _replace(folder, file)
+        if not _goes_beside(folder, file, overwrite):
+            with _at_work(Journal(folder, settings, source, file, overwrite)) as journal:
+                yield journal
+            return
+        with (
+            _at_work(Journal(folder, settings, source, file, overwrite=True)),
+            _alone(folder / BESIDE) as own,
+            _at_work(Journal(folder / BESIDE, settings, source, own, overwrite, True)) as journal,
+        ):
+            yield journal
+        _replace(folder, file)
+        Path(file.name).unlink()
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[BinaryIO]:
+    """The journal of a folder, which nobody else has."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         file = find(folder, JOURNAL).open("a+b")
@@ -183,14 +214,40 @@ def open_output(
         raise cannot_write(folder, error) from error
     with file:
         _lock(folder, file)
-        journal = Journal(folder, settings, source, file, overwrite)
-        try:
-            if not overwrite:
-                journal.look()
-            yield journal
-        except FusionError:
-            journal.step_back()
-            raise
+        yield file
+
+
+@contextmanager
+def _at_work(journal: Journal) -> Iterator[Journal]:
+    """A journal that knows what is there, unless that is overwritten."""
+    try:
+        if not journal.overwrite:
+            journal.look()
+        yield journal
+    except FusionError:
+        journal.step_back()
+        raise
+
+
+def _goes_beside(folder: Path, file: BinaryIO, overwrite: bool) -> bool:
+    """Whether an encoding is replaced, or was begun to be: it is gone on with."""
+    if overwrite:
+        file.seek(0)
+        return bool(file.read(1)) or any(any(folder.glob(pattern)) for pattern in OWN)
+    begun = folder / BESIDE / JOURNAL
+    if not begun.is_file():
+        return False
+    with begun.open("rb") as lines:
+        if parse_journal(lines)[0] is not None:
+            return True
+    clear(folder)  # a kill has come before the first shard
+    return False
+
+
+def _replace(folder: Path, file: BinaryIO) -> None:
+    """Put the new encoding in the place of the earlier one, of which the journal tells no more."""
+    file.truncate(0)
+    take_place(folder)
 
 
 def _lock(folder: Path, file: BinaryIO) -> None:

@@ -88,9 +88,8 @@ class Shard:
         plain = asdict(self)
         return plain | {"lost": list(self.lost)}
 
-    def is_whole(self, folder: Path) -> bool:
-        """Whether the file stands there as it was written."""
-        path = folder / self.file
+    def is_whole(self, path: Path) -> bool:
+        """Whether the file stands at a path as it was written."""
         try:
             return path.stat().st_size == self.bytes and sha256(path) == self.sha256
         except OSError:
@@ -98,12 +97,12 @@ class Shard:
 
 
 def write_shard(
-    folder: Path, chunk: Chunk, codes: np.ndarray, kept: np.ndarray, about: dict[str, Any]
+    path: Path, chunk: Chunk, codes: np.ndarray, kept: np.ndarray, about: dict[str, Any]
 ) -> Shard:
-    """Write a shard under its name, once it is whole.
+    """Write a shard to its path, once it is whole.
 
     Args:
-        folder: Of the output.
+        path: In the folder of the output.
         chunk: The n rows.
         codes: [n, width] as a ``Coder`` gives them.
         kept: bool [n], rows that have a direction.
@@ -118,7 +117,7 @@ def write_shard(
     is_float = codes.dtype.kind == "f"
     # Parquet has no integers below 32 bits: a dictionary of at most 256 codes brings them to 8.
     coded = [] if is_float else ["embedding.list.element"]
-    path, partial = folder / chunk.name, folder / f"_{chunk.name}.partial"
+    partial = path.with_name(f"_{path.name}.partial")
     try:
         with partial.open("wb") as file:
             parquet.write_table(table, file, use_dictionary=coded, compression=_packing(is_float))
@@ -129,7 +128,7 @@ def write_shard(
         )
         partial.replace(path)
     except OSError as error:
-        raise cannot_write(folder, error) from error
+        raise cannot_write(path.parent, error) from error
     finally:
         partial.unlink(missing_ok=True)
     return shard

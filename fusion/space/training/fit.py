@@ -203,7 +203,6 @@ def _keep(training: "_Training", path: Path) -> tuple[Weights, float]:
     if training.may_return:
         share = held.share_of_start((share, *(s for s in SHARES if s > share)), at)
     _log.info("kept %s and %.0f %% of the start: the least loss of %s", epochs, 100 * share, held)
-    _log.info("held-back texts keep of their nearest %s", held.said_of(at(share)))
     return state, share
 
 

@@ -24,7 +24,6 @@ SHARES = (0.25, 0.5, 0.75, 1.0)
 """Of the start: what is tried beside the least share that may be kept."""
 WORTH = 0.01
 """Of the start's loss: so much must a larger share of it save."""
-NEAREST = 10
 
 
 class HeldBackTexts:
@@ -85,30 +84,8 @@ class HeldBackTexts:
         enough = min(losses) + WORTH * abs(losses[-1])  # of texts all alike they round below 0
         return next(share for share, loss in zip(shares, losses, strict=True) if loss <= enough)
 
-    @torch.no_grad()
-    def neighbours_kept(self, head: FusionHead) -> list[float]:
-        """Of the ten texts nearest to each held-back one in the fused space, the share that stays.
-
-        Returns:
-            One share for each width.
-        """
-        among = min(NEAREST, self.candidates - 1)
-        texts = slice(self.judged)
-        wanted = _nearest(self._cosines(self._rows)[texts], among)  # (h, k)
-        widths = nested_cosines(*self._sides(head(self._rows)), self.dims)
-        given = [_nearest(cosines[texts], among) for cosines in widths]  # (h, k) each
-        return [
-            (wanted[:, :, None] == found[:, None]).any(dim=2).float().mean().item()
-            for found in given
-        ]
-
     def __str__(self) -> str:
         return f"{self.judged:,} held-back texts among {self.candidates:,}"
-
-    def said_of(self, head: FusionHead) -> str:
-        """What ``neighbours_kept`` says of a head, in words."""
-        shares = zip(self.dims, self.neighbours_kept(head), strict=True)
-        return ", ".join(f"{100 * share:.0f} % at {dim} dims" for dim, share in shares)
 
     def _sides(self, vectors: Tensor) -> tuple[Tensor, Tensor]:
         """What is judged ``[h + q, d]`` and the candidates ``[t, d]``."""
@@ -123,8 +100,3 @@ class HeldBackTexts:
 
 def _some(rows: np.ndarray, most: int) -> np.ndarray:
     return rows[evenly_spaced(len(rows), most)]
-
-
-def _nearest(cosines: Tensor, count: int) -> Tensor:
-    """The nearest texts ``[h, k]`` of texts ``[h, t]``, but for themselves."""
-    return cosines.clone().fill_diagonal_(-2).topk(count, dim=1).indices

@@ -1,6 +1,6 @@
 """Markdown of what compression.py measured: asked against measured, and how to read it.
 
-Command:  python experiments/render/render_compression.py experiments/results/compression_*.json
+Command:  python experiments/render/sections/render_compression.py JSON …
 Expected: one section a file; every number comes from the JSON, but for what was asked.
 """
 

@@ -1,6 +1,6 @@
 """Markdown of what benchmark_codes.py measured: our codes beside FAISS's product quantisers.
 
-Command:  python experiments/render/render_codes.py experiments/results/benchmark_codes.json
+Command:  python experiments/render/sections/render_codes.py JSON
 """
 
 import json

@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 
 import numpy as np
-from render_compression import full_concat, means
+from sections.render_compression import full_concat, means
 
 
 def render(path: Path) -> str:

@@ -1,6 +1,6 @@
-"""Markdown and the figure of what benchmark_scale.py measured, and the way to 10^9 rows.
+"""Markdown of what benchmark_scale.py measured, and the way to 10^9 rows.
 
-python experiments/render/render_scale.py experiments/results/benchmark_scale.json
+python experiments/render/sections/render_scale.py experiments/results/benchmark_scale.json
 """
 
 import json
@@ -157,46 +157,6 @@ def figure_name(path: Path) -> str:
     return f"{path.stem}.svg"
 
 
-def figure(path: Path) -> None:
-    """Seconds, memory and bytes against rows, beside the JSON."""
-    import matplotlib as mpl
-    from matplotlib.figure import Figure
-
-    report = json.loads(path.read_text(encoding="utf-8"))
-    cases = report["cases"]
-    rows = [case["rows"] for case in cases]
-    curves = {
-        "seconds": {
-            "encode, without the model": [case["encode"]["seconds"] for case in cases],
-            "search, streaming": [case["stream_1"]["seconds"] for case in cases],
-            "search, in memory": [case["hold_1"]["seconds"] for case in cases],
-        },
-        "peak memory, MiB": {
-            "encode, without the model": [case["encode"]["peak_mib"] for case in cases],
-            "search, streaming": [case["stream_1"]["peak_mib"] for case in cases],
-            "search, in memory": [case["hold_1"]["peak_mib"] for case in cases],
-        },
-        "MB on disk": {
-            "shards": [case["encode"]["bytes_on_disk"] / 1e6 for case in cases],
-            "their vectors alone": [4 * report["width"] * count / 1e6 for count in rows],
-        },
-    }
-    # Nothing that changes from one drawing to the next: text as text, no date, ids by a salt.
-    settings = {"svg.fonttype": "none", "svg.hashsalt": "scale", "font.size": 9}
-    with mpl.rc_context(settings):
-        drawing = Figure(figsize=(11, 3.4), layout="constrained")
-        for axes, (label, lines) in zip(drawing.subplots(1, 3), curves.items(), strict=True):
-            for (name, values), mark in zip(lines.items(), "osD", strict=False):
-                axes.plot(rows, values, marker=mark, markersize=4, label=name)
-            axes.set(xscale="log", yscale="log", xlabel="rows", ylabel=label)
-            if label.startswith("peak"):
-                axes.set_ylim(100, 1e4)
-            axes.grid(alpha=0.3)
-            axes.legend(fontsize=8)
-        drawing.savefig(path.with_name(figure_name(path)), metadata={"Date": None})
-
-
 if __name__ == "__main__":
     source = Path(sys.argv[1])
-    figure(source)
     print(render(source), extrapolate(source), sep="\n\n")

@@ -1,6 +1,6 @@
 """Markdown of what benchmark_encode.py and clients.py measured of an exported model.
 
-python experiments/render/render_model.py encode experiments/results/benchmark_encode.json
+python experiments/render/sections/render_model.py encode experiments/results/benchmark_encode.json
 """
 
 import json

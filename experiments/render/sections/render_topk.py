@@ -1,6 +1,6 @@
 """Markdown of what benchmark_topk.py measured.
 
-python experiments/render/render_topk.py experiments/results/benchmark_topk.json
+python experiments/render/sections/render_topk.py experiments/results/benchmark_topk.json
 """
 
 import json

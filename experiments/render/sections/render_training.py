@@ -1,6 +1,6 @@
 """Markdown of what benchmark_training.py measured.
 
-python experiments/render/render_training.py experiments/results/training_cpu.json
+python experiments/render/sections/render_training.py experiments/results/training_cpu.json
 """
 
 import json
