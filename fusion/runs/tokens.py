@@ -64,15 +64,29 @@ def map_tokens(
     Raises:
         FusionError: The store's disk has no room for that file.
     """
-    shape = (len(stored[0]), width)
-    small = 2 * shape[0] * shape[1] <= IN_MEMORY
-    mapped = np.empty(shape, np.float16) if small else store.room(shape, np.float16)
-    for start in range(0, len(mapped), ROWS):
-        rows = slice(start, min(start + ROWS, len(mapped)))
+
+    def rows_of(rows: slice) -> np.ndarray:
         found = project(blocks.transform([one[rows] for one in stored]))[:, :width]
         # Their cosines are all that counts; so none is too small or too great for float16.
-        mapped[rows] = found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
-    return Ragged(mapped, stored[0].offsets)
+        return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
+
+    return Ragged(half_rows(rows_of, (len(stored[0]), width), store), stored[0].offsets)
+
+
+def half_rows(
+    rows_of: Callable[[slice], np.ndarray], shape: tuple[int, int], store: Store
+) -> np.ndarray:
+    """Float16 [t, d] filled a slice of rows at a time; on the store's disk where it is large.
+
+    Raises:
+        FusionError: The store's disk has no room for it.
+    """
+    small = 2 * shape[0] * shape[1] <= IN_MEMORY
+    filled = np.empty(shape, np.float16) if small else store.room(shape, np.float16)
+    for start in range(0, len(filled), ROWS):
+        rows = slice(start, min(start + ROWS, len(filled)))
+        filled[rows] = rows_of(rows)
+    return filled
 
 
 def open_tokens(
