@@ -17,7 +17,7 @@ _ROOMS = {
     "FusionHead": "fusion.space.head",
     "HeadCompressor": "fusion.space.compressors",
     "PCA": "fusion.space.compressors",
-    "Ragged": "fusion.topk.ragged",
+    "Ragged": "fusion.ragged",
     "Role": "fusion.inputs.encoders.catalogue",
     "Run": "fusion.runs.folder",
     "RunConfig": "fusion.runs.config",

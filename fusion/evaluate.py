@@ -2,7 +2,7 @@
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -26,7 +26,12 @@ EXAMPLES = """\
       --dims 64,128 --precisions float32,int8,int4,binary --output results/codes
   # what to store in 64 bytes: chosen on dev or train splits, confirmed on test
   python -m fusion.evaluate runs/mine --data nfcorpus,scifact --budget 64 --output results/64
+  # the best 100 of one vector a text, ordered anew by 128 bits a token
+  python -m fusion.evaluate runs/mine --rerank runs/tokens --rerank-dims 128 \\
+      --rerank-precisions binary --output results/two-stages
 """
+RERANK = "rerank"
+RERANKED = ("concat", "head")
 BUDGETED = ("concat", "pca", "head")  # the full concat, and what is worth choosing
 
 
@@ -64,6 +69,16 @@ def _parser() -> argparse.ArgumentParser:
     add("--budget", type=int, metavar="BYTES", help="also choose the best vector of at most so "
         "many bytes, on a dev or train split; --precisions is then by default all, --methods "
         "concat,pca,head, and --dims the run's and those that fill the budget")  # fmt: skip
+    add("--rerank", type=path, metavar="TOKEN_RUN", help="also order the first results anew by the "
+        "token vectors of a run of fusion.train --tokens: cosine + weight * MaxSim, the weight "
+        "found without labels; --methods is then by default concat,head")  # fmt: skip
+    add("--rerank-method", metavar="NAME", help="what maps the token vectors: concat, pca or head "
+        "(default pca)")  # fmt: skip
+    add("--rerank-dims", type=int_list, metavar="D,D,…", help="widths of the token vectors "
+        "(default: the widest of the token run)")  # fmt: skip
+    add("--rerank-precisions", type=comma_list, metavar="NAME,…", help="how the documents' token "
+        "vectors are stored, as in --precisions without float32 (default float16)")  # fmt: skip
+    add("--rerank-top", type=int, metavar="N", help="results that are ordered anew (default 100)")
     add("--seeds", type=int_list, metavar="N,N,…", help="for what is random (default 0)")
     add("--output", type=path, metavar="DIR", help="folder of results (required)")
     add("--overwrite", action="store_true", help="replace earlier results")
@@ -89,6 +104,12 @@ def _evaluate_run(source: Path, options: dict[str, Any], target: _Target) -> Non
     from fusion.runs.folder import Run, read_config
 
     made, blocks, _ = read_config(source)
+    if made.tokens:
+        raise ValueError(
+            f"{source} is a run of token vectors, which order anew what another run found: "
+            f"fusion.evaluate RUN --rerank {source}"
+        )
+    second = _second_stage(options)
     if options.get("budget") is not None:
         options = _budgeted(options)
     config = EvaluationConfig(**options)
@@ -100,7 +121,7 @@ def _evaluate_run(source: Path, options: dict[str, Any], target: _Target) -> Non
     from fusion.measure.retrieval.evaluation import evaluate_sets  # from here on there is torch
 
     run = Run.load(source)
-    rows = evaluate_sets(run, sets, config)
+    rows = second(run, sets, config) if second else evaluate_sets(run, sets, config)
     about = run.config.described()
     subject = (
         f"Run `{source.resolve().name}`: {' + '.join(about['encoders'])}, recipe "
@@ -111,6 +132,44 @@ def _evaluate_run(source: Path, options: dict[str, Any], target: _Target) -> Non
         say(_fill(run, config, chosen_on, rows, config.budget))
     results = ("--results", target.folder / "results.json", "--output", beside(source, "model"))
     say(f"next:   {command('export', source, *results)}")
+
+
+def _second_stage(options: dict[str, Any]) -> "Callable[..., list[Row]] | None":
+    """What measures both stages, if a second one is asked for; its options are taken out.
+
+    Raises:
+        FusionError: The token run or one of its encoders cannot be had.
+        ValueError: It is no token run, or cannot give a width.
+    """
+    from fusion.measure.retrieval.config import RerankConfig
+    from fusion.measure.retrieval.sets import check_token_widths
+    from fusion.runs.folder import Run, read_config
+
+    folder = options.pop(RERANK, None)
+    names = [name for name in options if name.startswith(f"{RERANK}_")]
+    given = {name.removeprefix(f"{RERANK}_"): options.pop(name) for name in names}
+    if folder is None:
+        if given:
+            raise ValueError(f"--{names[0].replace('_', '-')} needs --rerank TOKEN_RUN")
+        return None
+    if "budget" in options:
+        raise ValueError("--budget and --rerank exclude each other: a budget is of one vector")
+    made, blocks, _ = read_config(folder)
+    if not made.tokens:
+        raise ValueError(
+            f"--rerank {folder} is a run of one vector a text: make one with fusion.train --tokens"
+        )
+    how = RerankConfig(**given)
+    check_token_widths(made.dims, blocks.width, how)
+    made.check_encoders()
+    options.setdefault("methods", RERANKED)
+
+    def measure(run: "Run", sets: "Sequence[RetrievalData]", config: Any) -> "list[Row]":  # noqa: ANN401
+        from fusion.measure.retrieval.rerank import rerank_sets
+
+        return rerank_sets(run, Run.load(folder), sets, config, how, folder.resolve().name)
+
+    return measure
 
 
 def _budgeted(options: dict[str, Any]) -> dict[str, Any]:
@@ -157,13 +216,16 @@ def _report(
     """Write everything down, then show the table."""
     from fusion.environment import describe_environment
     from fusion.measure.report import Made, terminal_table, write_report
+    from fusion.measure.stages import stage_sentences
 
     folder, today = target.folder, datetime.now(UTC).date().isoformat()
     data = [of_one.summary() for of_one in sets]
     about = describe_environment() | {"data": data} | about
     made = Made(target.typed, subject, today)
     write_report(folder, rows, about, overwrite=target.overwrite, made=made)
-    say(terminal_table(rows))
+    say(terminal_table([row for row in rows if row.rerank is None]))
+    for sentence in stage_sentences(rows):
+        say(sentence)
     _say_what_was_left_out(data)
     say(f"table:  {folder / 'results.md'}")
     say(f"figure: {folder / 'ndcg_vs_bytes.png'}")

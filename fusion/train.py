@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fusion.errors import check_installed
+from fusion.inputs.encoders.tokens import KEPT, TokenKind
 from fusion.runs.config import RunConfig
 from fusion.space.training.recipe import RECIPES, WHERE, TrainConfig
 from fusion.terminal import (
@@ -78,6 +79,12 @@ def _parser() -> argparse.ArgumentParser:
         "(default fusion)")  # fmt: skip
     add("--encoder-dtype", choices=["float32", "bfloat16"], help="what the encoders compute in; "
         "bfloat16 is about twice as fast (default float32)")  # fmt: skip
+    add("--tokens", nargs="?", const=KEPT, type=comma_list, metavar="KIND,…", help="one vector a "
+        "token instead of one a text, for fusion.evaluate --rerank; which tokens are kept: among "
+        f"{','.join(TokenKind)} (if none are named: {','.join(KEPT)})")  # fmt: skip
+    add("--token-rows", type=int, metavar="N", help="fit on at most so many tokens, evenly spaced "
+        f"over those of at most a sixteenth as many texts (default {RunConfig().token_rows})",
+    )  # fmt: skip
     for flag, (field, kind, words) in TRAINING.items():
         name = f"--{flag.replace('_', '-')}"
         add(name, type=kind, metavar=METAVARS[kind], help=f"{words} ({_default(field)})")
@@ -129,7 +136,9 @@ def changes(config: RunConfig) -> list[str]:
 
 
 def _words(value: object) -> str:
-    return ",".join(f"{v:g}" for v in value) if isinstance(value, list) else str(value)
+    if not isinstance(value, list):
+        return str(value)
+    return ",".join(v if isinstance(v, str) else f"{v:g}" for v in value)
 
 
 def _conclude(run: "Run", folder: Path) -> None:

@@ -19,7 +19,7 @@ FLOORS = {  # what each room may know of the package, besides itself
     "bulk": {"model", "runs", "inputs", "space"},  # nobody but its door opens on it
 }
 # What every room stands on.
-GROUND = {"errors", "environment", "locks", "output", "paths", "samples"}
+GROUND = {"errors", "environment", "locks", "output", "paths", "ragged", "samples"}
 STRANGERS = [  # rooms within a room, the first of which knows nothing of the second
     ("topk/engines", "topk/settling"),
     ("topk/settling", "topk/engines"),

@@ -96,10 +96,10 @@ print(json.dumps({"killed": killed, "finished": finished, "states": states, "nam
 """
 STORE = """
 import numpy as np
-from fusion.inputs.store import store as store_module
+from fusion.inputs.store import shelf as shelf_module
 from fusion.inputs.encoders.catalogue import Role
 from fusion.inputs.store.store import Store
-store_module.CHUNK = 4
+shelf_module.CHUNK = 4
 texts = [f"text number {row}" for row in range(120)]
 
 class Encoder:

@@ -10,6 +10,7 @@ from safetensors.numpy import save_file
 from fusion.errors import FusionError
 from fusion.inputs.encoders.catalogue import Role
 from fusion.inputs.encoders.precomputed import PrecomputedEncoder
+from fusion.inputs.store import shelf as shelf_module
 from fusion.inputs.store import store as store_module
 from fusion.inputs.store.store import Store
 from fusion.runs import fusing
@@ -98,7 +99,7 @@ class Letters:
 
 
 def test_the_store_is_read_by_slices_and_holds_no_file_open(tmp_path, monkeypatch):
-    monkeypatch.setattr(store_module, "CHUNK", 2)
+    monkeypatch.setattr(shelf_module, "CHUNK", 2)
     texts = ["x" * (row + 1) for row in range(60)]
     before = len(list(Path("/proc/self/fd").iterdir()))
     stored = Store(tmp_path).open(Letters(), texts, Role.DOCUMENT)
@@ -126,7 +127,7 @@ def test_a_shard_that_cannot_be_opened_is_not_taken_for_damaged(tmp_path, monkey
     def too_many(*_, **__):
         raise OSError(24, "Too many open files")
 
-    monkeypatch.setattr(store_module, "_checksum", too_many)
+    monkeypatch.setattr(shelf_module, "_checksum", too_many)
     with pytest.raises(FusionError, match=r"cannot be read \(Too many open files\)"):
         Store(tmp_path).embed(Letters(), ["a", "b"], Role.DOCUMENT)
     assert list(tmp_path.rglob("*.npy")) == shards

@@ -11,7 +11,7 @@ from fusion import locks
 from fusion.errors import FusionError
 from fusion.inputs.encoders.catalogue import Role
 from fusion.inputs.encoders.text import load_encoder
-from fusion.inputs.store import store as store_module
+from fusion.inputs.store import shelf as shelf_module
 from fusion.inputs.store.store import Store, default_root
 from fusion.inputs.store.stored import check_embeddings
 
@@ -34,7 +34,7 @@ class Counter:
 
 @pytest.fixture(autouse=True)
 def small_chunks(monkeypatch):
-    monkeypatch.setattr(store_module, "CHUNK", 4)
+    monkeypatch.setattr(shelf_module, "CHUNK", 4)
 
 
 def texts(count):
@@ -185,7 +185,7 @@ def test_shards_that_know_no_lengths_are_read(tmp_path, tiny_encoder, caplog):
     path.unlink()
     np.save(path.parent / "partial-x.npy", old)
     partial = path.parent / "partial-x.npy"
-    partial.rename(path.parent / f"{store_module._checksum(partial)}.npy")
+    partial.rename(path.parent / f"{shelf_module._checksum(partial)}.npy")
     caplog.clear()
     assert np.array_equal(Store(tmp_path).embed(encoder, docs, Role.DOCUMENT), wanted)
     assert not caplog.records
@@ -214,7 +214,7 @@ def test_full_disk_is_one_line_and_leaves_no_partial_file(tmp_path, monkeypatch)
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(store_module.np, "save", full)
+    monkeypatch.setattr(shelf_module.np, "save", full)
     with pytest.raises(
         FusionError, match=r"No space left on device.*make room or set FUSION_CACHE"
     ):

@@ -108,7 +108,7 @@ def _write_csv(path: Path, lines: Sequence[dict[str, Any]]) -> None:
         writer: csv.DictWriter | None = None
         for line in lines:
             low, high = line["ndcg_at_10_ci95"]
-            flat = {name: value for name, value in line.items() if name != "ndcg_at_10_ci95"}
+            flat = {n: value for n, value in line.items() if n not in ("ndcg_at_10_ci95", "rerank")}
             flat |= {"ndcg_at_10_ci95_low": low, "ndcg_at_10_ci95_high": high}
             if writer is None:
                 writer = csv.DictWriter(file, list(flat))

@@ -9,6 +9,7 @@ from fusion.measure.comparisons import comparisons_of
 from fusion.measure.figures.ndcg import ndcg_figure
 from fusion.measure.page import Made, markdown
 from fusion.measure.rows import Row
+from fusion.measure.stages import against_first_stage, two_stages_part
 from fusion.measure.tables import terminal_table
 
 __all__ = ["Made", "ndcg_figure", "read_report", "terminal_table", "write_report"]
@@ -40,9 +41,11 @@ def write_report(
     """
     if not rows:
         raise ValueError("nothing was measured: no row to report")
-    comparisons = comparisons_of(rows)
+    plain = [row for row in rows if row.rerank is None]
+    comparisons = comparisons_of(plain)
     with whole_folder(folder, overwrite) as draft:
-        write_records(draft, rows, environment, comparisons)
-        (draft / "results.md").write_text(markdown(rows, comparisons, made), encoding="utf-8")
-        ndcg_figure(rows, draft / "ndcg_vs_bytes.png")
+        page = markdown(plain, comparisons, made) + two_stages_part(rows)
+        write_records(draft, rows, environment, [*comparisons, *against_first_stage(rows)])
+        (draft / "results.md").write_text(page, encoding="utf-8")
+        ndcg_figure(plain, draft / "ndcg_vs_bytes.png")
     return Path(folder)

@@ -23,6 +23,28 @@ class Variant(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Rerank:
+    """The second stage of a row: what orders the first results anew."""
+
+    run: str
+    """The run that gave the token vectors, its folder's name."""
+    method: str
+    """``concat``, ``pca`` or ``head``: what maps them."""
+    dim: int
+    """Leading columns of a token's vector that were scored."""
+    precision: str
+    """How the documents' token vectors were stored; the queries' stay float16."""
+    top: int
+    """Results of the first stage that were ordered anew."""
+    weight: float | None
+    """Of MaxSim beside the cosine's 1; None in a mean of data sets, which have their own."""
+    vectors_per_document: float
+    """On average."""
+    bytes_per_document: float
+    """Of them, on average."""
+
+
+@dataclass(frozen=True)
 class Row:
     """One line of ``results.json``, and the per-query scores that it was averaged from."""
 
@@ -46,6 +68,8 @@ class Row:
     """How many queries were counted."""
     per_query: np.ndarray | None = field(default=None, repr=False, compare=False)
     """nDCG@10 of each query, float64 [q], NaN where not counted; None for a mean of data sets."""
+    rerank: Rerank | None = None
+    """What ordered the results of ``method`` anew; ``bytes_per_vector`` are then both stages'."""
 
     @property
     def variant(self) -> Variant:
@@ -61,13 +85,17 @@ class Row:
         """The line of ``results.json``: everything but the per-query scores."""
         line = asdict(replace(self, per_query=None))
         del line["per_query"]
+        if self.rerank is None:
+            del line["rerank"]
         return line | {"ndcg_at_10_ci95": list(self.ndcg_at_10_ci95)}
 
     @classmethod
     def from_dict(cls, line: dict[str, Any], per_query: np.ndarray | None = None) -> "Row":
         """Undo `to_dict`."""
         low, high = line["ndcg_at_10_ci95"]
-        return cls(**line | {"ndcg_at_10_ci95": (low, high), "per_query": per_query})
+        changed = {"ndcg_at_10_ci95": (low, high), "per_query": per_query}
+        second = {"rerank": Rerank(**line["rerank"])} if "rerank" in line else {}
+        return cls(**line | changed | second)
 
 
 def with_intervals(rows: Sequence[Row]) -> list[Row]:
@@ -119,11 +147,24 @@ def _mean_row(rows: list[Row], ci95: tuple[float, float]) -> Row:
         rows[0],
         data=MEAN,
         split=",".join(splits),
+        bytes_per_vector=round(float(np.mean([row.bytes_per_vector for row in rows]))),
         ndcg_at_10=float(np.mean([row.ndcg_at_10 for row in rows])),
         ndcg_at_10_ci95=ci95,
         recall_at_100=float(np.mean([row.recall_at_100 for row in rows])),
         queries=sum(row.queries for row in rows),
         per_query=None,
+        rerank=_mean_rerank([row.rerank for row in rows if row.rerank is not None]),
+    )
+
+
+def _mean_rerank(stages: list[Rerank]) -> Rerank | None:
+    if not stages:
+        return None
+    return replace(
+        stages[0],
+        weight=None,
+        vectors_per_document=float(np.mean([stage.vectors_per_document for stage in stages])),
+        bytes_per_document=float(np.mean([stage.bytes_per_document for stage in stages])),
     )
 
 

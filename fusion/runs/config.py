@@ -7,10 +7,12 @@ from fusion.inputs.data.texts import settled_texts
 from fusion.inputs.encoders.catalogue import PAPER_QUARTET
 from fusion.inputs.encoders.names import check_encoder, public_names, settled
 from fusion.inputs.encoders.text import DTYPES
+from fusion.inputs.encoders.tokens import TokenKind, checked_kinds
 from fusion.space.blocks import Normalization
 from fusion.space.training.recipe import TrainConfig, check_dims
 
 AUTO = "auto"
+TOKENS_A_TEXT = 16  # of a text are fitted on at least, so that no text need be read for fewer
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,10 @@ class RunConfig:
     """Widths to train for; empty for the usual ones that the concat can give."""
     encoder_dtype: str = "float32"
     """``float32`` or ``bfloat16``."""
+    tokens: tuple[TokenKind, ...] = ()
+    """One vector a token, of the tokens of these kinds; empty for one vector a text."""
+    token_rows: int = 65_536
+    """Tokens to fit on, at most, evenly spaced over those of at most a sixteenth as many texts."""
     train: TrainConfig = TrainConfig()  # noqa: RUF009 - frozen
     """How the head is trained."""
 
@@ -50,6 +56,9 @@ class RunConfig:
         if self.encoder_dtype not in DTYPES:
             known = ", ".join(DTYPES)
             raise ValueError(f"encoder_dtype must be one of {known}, got {self.encoder_dtype!r}")
+        object.__setattr__(self, "tokens", checked_kinds(self.tokens))
+        if self.token_rows < TOKENS_A_TEXT:
+            raise ValueError(f"token_rows must be at least {TOKENS_A_TEXT}, got {self.token_rows}")
         if self.dims:  # the upper bound is known only with the encoders
             check_dims(self.dims, self.dims[-1])
 
@@ -80,6 +89,7 @@ class RunConfig:
         """Plain values for YAML."""
         plain = asdict(self) | {"normalize": str(self.normalize), "encoders": list(self.encoders)}
         plain["dims"] = list(self.dims)
+        plain["tokens"] = [str(kind) for kind in self.tokens]
         plain["weights"] = self.weights if isinstance(self.weights, str) else list(self.weights)
         return plain
 
@@ -92,7 +102,7 @@ class RunConfig:
         """
         plain = dict(plain)
         train = plain.pop("train", {})
-        for name in ("encoders", "dims", "weights"):
+        for name in ("encoders", "dims", "weights", "tokens"):
             if isinstance(plain.get(name), list):
                 plain[name] = tuple(plain[name])
         try:

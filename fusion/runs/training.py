@@ -17,6 +17,7 @@ from fusion.output import check_output, write_whole
 from fusion.runs.config import AUTO, RunConfig
 from fusion.runs.folder import CONFIG, ENVIRONMENT, Run, begin, check_same, write_calibration
 from fusion.runs.fusing import auto_weights, default_dims, fuse, fuse_queries, load_encoders
+from fusion.runs.tokens import token_sample
 from fusion.samples import evenly_spaced
 from fusion.space.blocks import Blocks
 from fusion.space.training.ranks import is_first
@@ -60,13 +61,16 @@ def train(config: RunConfig, folder: Path, *, overwrite: bool = False, resume: b
     dims = check_dims(config.dims or default_dims(blocks.width), blocks.width)
     if config.weights == AUTO:
         blocks = replace(blocks, weights=auto_weights(encoders, texts, blocks.normalize, store))
-    fused = fuse(blocks, encoders, texts.texts, Role.DOCUMENT, store, texts.ids)
-    queries = fuse_queries(blocks, encoders, texts, config.train, store)
+    if config.tokens:
+        fused, queries = token_sample(blocks, encoders, texts, config, store), None
+    else:
+        fused = fuse(blocks, encoders, texts.texts, Role.DOCUMENT, store, texts.ids)
+        queries = fuse_queries(blocks, encoders, texts, config.train, store)
     resolved = replace(config, dims=dims, weights=blocks.weights)
     environment = describe_environment() | {
         "encoders": {e.name: e.fingerprint for e in encoders if isinstance(e, FrozenEncoder)},
         "texts": texts.digest,
-        "text_count": len(texts),
+        "text_count": len(fused) if config.tokens else len(texts),
     }
     return _fit(resolved, blocks, fused, queries, folder, resume, environment)
 

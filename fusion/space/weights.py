@@ -77,25 +77,37 @@ def _beats_chance(ranks: np.ndarray) -> bool:
 
 
 def _weigh(pairs: "Pairs", weights: np.ndarray, block: int) -> np.ndarray:
-    """Weights ``[blocks]`` with that of one block weighed anew, the others in proportion.
-
-    A share is as likely as exp(-z²/2), with z the mean by which the best one's reciprocal ranks
-    exceed its own, in standard errors of these paired differences. Before any pair is seen all
-    shares are equally likely, and their mean is a half: equal weights.
-    """
+    """Weights ``[blocks]`` with that of one block weighed anew, the others in proportion."""
     one = np.eye(len(weights))[block]
     others = weights * (1 - one)
     others /= others[others > 0].mean()
     lines = [(1 - share) * others + share * one for share in SHARES]
     tried = np.stack([pairs.reciprocal_ranks(line) for line in lines])  # (s, n)
+    share = likely_share(tried, SHARES)
+    return (1 - share) * others + share * one
+
+
+def likely_share(tried: np.ndarray, shares: np.ndarray) -> float:
+    """The mean of shares, each counted by how likely reciprocal ranks make it.
+
+    A share is as likely as exp(-z²/2), with z the mean by which the best one's reciprocal ranks
+    exceed its own, in standard errors of these paired differences. Before any pair is seen all
+    shares are equally likely, and the mean of shares from 0 to 1 is a half: equal weights.
+
+    Args:
+        tried: ``[s, n]`` reciprocal ranks of n pairs, a row for each share.
+        shares: ``[s]``, the first of them 0.
+
+    Returns:
+        That mean, or 0 where the absence is much likelier than any presence.
+    """
     behind = tried[tried.mean(axis=1).argmax()] - tried  # (s, n)
     errors = behind.std(axis=1) / behind.shape[1] ** 0.5  # (s,)
     z = behind.mean(axis=1) / np.where(errors > 0, errors, 1.0)  # without an error no difference
     likely = np.exp(-(z**2) / 2)  # (s,)
     if likely[0] > _ODDS * likely[1:].mean():
-        return others
-    share = (likely * SHARES).sum() / likely.sum()
-    return (1 - share) * others + share * one
+        return 0.0
+    return float((likely * shares).sum() / likely.sum())
 
 
 @dataclass(frozen=True)

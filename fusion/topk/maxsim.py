@@ -6,10 +6,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fusion.ragged import Ragged
 from fusion.topk.engines.maxima import mean_maxima
 from fusion.topk.norms import PrefixNorms
 from fusion.topk.problem import Rows
-from fusion.topk.ragged import Ragged
 from fusion.topk.settling.exact import Run
 from fusion.topk.settling.means import best_means
 from fusion.topk.settling.settled import pool

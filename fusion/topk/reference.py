@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from fusion.topk.ragged import Ragged
+from fusion.ragged import Ragged
 
 
 def reference_topk(

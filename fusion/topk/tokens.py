@@ -12,9 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from fusion.ragged import Ragged
 from fusion.topk.norms import FLOAT32, NotFiniteError, PrefixNorms, prefix_norms
 from fusion.topk.problem import Rows, as_tensor, check_dims, check_k, scale_queries
-from fusion.topk.ragged import Ragged
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 TILE_COSINES = 2**20  # of a tile at all levels: 4 MB

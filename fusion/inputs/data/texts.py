@@ -6,6 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 from fusion.errors import FusionError
 from fusion.inputs.data.hub import Document, hub_reachable, not_found, wikipedia_from_hub
@@ -198,31 +199,48 @@ def pseudo_queries(
 ) -> tuple[list[str], list[str]]:
     """Make queries and what they have to find without labels, by taking texts apart.
 
-    A text's title is worded more as people search than its first sentence is, so it comes first. Of
-    texts with the same title only the first one is taken: the title does not tell them apart.
-
     Args:
         texts: n texts; a title that one begins with is cut off.
-        count: Take at most so many, evenly spaced over the texts that can be taken apart; three
-            times as many of those whose rest is the whole text, if that alone makes enough: there
-            is nothing more to embed.
+        count: Take at most so many; three times as many of those whose rest is the whole text, if
+            that alone makes enough: there is nothing more to embed.
         titles: n titles, empty where a text has none; or nothing at all.
 
     Returns:
         Titles or first sentences of at least 5 words, and rests of at least 15, row by row.
     """
-    pairs, seen = [], set()
-    for text, title in zip(texts, titles or [""] * len(texts), strict=True):
+    parts = taken_apart(texts, titles)
+    known = set(texts)
+    whole = [part for part in parts if part.rest in known]
+    if len(whole) >= count:
+        parts, count = whole, 3 * count
+    chosen = [parts[i] for i in evenly_spaced(len(parts), count)]
+    return [part.query for part in chosen], [part.rest for part in chosen]
+
+
+class Part(NamedTuple):
+    """A text taken apart."""
+
+    row: int
+    """Of the text."""
+    query: str
+    """Its title, or its first sentence."""
+    rest: str
+    """What that has to find."""
+
+
+def taken_apart(texts: Sequence[str], titles: Sequence[str] = ()) -> list[Part]:
+    """The texts that can be taken apart into a title or first sentence and a rest.
+
+    A text's title is worded more as people search than its first sentence is, so it comes first. Of
+    texts with the same title only the first one is taken: the title does not tell them apart.
+    """
+    parts, seen = [], set()
+    for row, (text, title) in enumerate(zip(texts, titles or [""] * len(texts), strict=True)):
         pair = _split_title(text, title) if title else _split_sentence(text)
         if pair is not None and not (title and title in seen):
-            pairs.append(pair)
+            parts.append(Part(row, *pair))
             seen.add(title)
-    known = set(texts)
-    whole = [pair for pair in pairs if pair[1] in known]
-    if len(whole) >= count:
-        pairs, count = whole, 3 * count
-    chosen = [pairs[i] for i in evenly_spaced(len(pairs), count)]
-    return [query for query, _ in chosen], [rest for _, rest in chosen]
+    return parts
 
 
 def query_like(

@@ -20,6 +20,7 @@ from fusion.inputs.encoders.catalogue import CATALOGUE, EncoderCard, Role
 from fusion.inputs.encoders.fingerprints import fingerprint_of, verify_sha256
 from fusion.inputs.encoders.names import check_encoder, folder_of, needs_package, not_to_be_had
 from fusion.inputs.encoders.precomputed import SCHEME, PrecomputedEncoder
+from fusion.inputs.encoders.tokens import Tokens, encode_tokens
 
 if TYPE_CHECKING:
     import torch
@@ -128,6 +129,29 @@ class FrozenEncoder:
             if advance is not None:
                 advance(len(rows))
         return out
+
+    def encode_tokens(
+        self,
+        texts: Sequence[str],
+        role: Role,
+        advance: Callable[[int], object] | None = None,
+    ) -> Tokens:
+        """Embed every token of n texts, at least one, batched by length.
+
+        Raises:
+            FusionError: The encoder has no tokens that read one another, or a token's vector is
+                zero or not finite; the message names the text and the token.
+        """
+        lengths = self._lengths(texts)
+        if lengths is None:
+            raise FusionError(
+                f"encoder {self.name!r} has no vectors of tokens in their context: name a "
+                "transformer, for example minilm"
+            )
+        batches = list(self._batches(len(texts), lengths))
+        whole = lengths + self._prompt_length(role)
+        prompt = self.card.prompt(role)
+        return encode_tokens(self.model, self.name, texts, prompt, batches, whole, advance)
 
     @property
     def limit(self) -> int | None:

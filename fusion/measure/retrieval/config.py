@@ -8,6 +8,8 @@ from fusion.space.training.recipe import check_dims
 
 ENCODERS, CONCAT = "encoders", "concat"
 METHODS = (ENCODERS, CONCAT, "first-k", "random-k", "gaussian", "pca", "head")
+SECOND_STAGE = (CONCAT, "pca", "head")
+MOST_RERANKED = 1000
 PAPER_DATA = ("nfcorpus", "scifact", "arguana")
 
 
@@ -44,6 +46,34 @@ class EvaluationConfig:
         if self.budget is not None and self.budget < 1:
             raise ValueError(f"budget must be positive, got {self.budget} bytes")
         object.__setattr__(self, "precisions", tuple(Precision(p) for p in self.precisions))
+
+
+@dataclass(frozen=True)
+class RerankConfig:
+    """How token vectors order anew what one vector a text found."""
+
+    method: str = "pca"
+    """``concat``, ``pca`` or ``head`` of the token run."""
+    dims: tuple[int, ...] = ()
+    """Widths of the token vectors; empty for the widest of the token run."""
+    precisions: tuple[Precision, ...] = (Precision.FLOAT16,)
+    """How the documents' token vectors are stored."""
+    top: int = 100
+    """Results of the first stage that are ordered anew."""
+
+    def __post_init__(self) -> None:
+        if self.method not in SECOND_STAGE:
+            raise ValueError(
+                f"rerank_method {self.method!r} is unknown; choose among {','.join(SECOND_STAGE)}"
+            )
+        if not 1 <= self.top <= MOST_RERANKED:
+            raise ValueError(f"rerank_top must be from 1 to {MOST_RERANKED}, got {self.top}")
+        _check_list("rerank_precisions", self.precisions)
+        if self.dims:
+            check_dims(self.dims, self.dims[-1])
+        object.__setattr__(self, "precisions", tuple(Precision(p) for p in self.precisions))
+        if Precision.FLOAT32 in self.precisions:
+            raise ValueError("rerank_precisions: token vectors are kept in float16, not float32")
 
 
 def _check_list(name: str, values: Sequence[object]) -> None:

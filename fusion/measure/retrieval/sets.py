@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from fusion.errors import FusionError
 from fusion.inputs.data.judged import RetrievalData
 from fusion.inputs.data.retrieval import check_data, has_split, load_data
-from fusion.measure.retrieval.config import EvaluationConfig
+from fusion.measure.retrieval.config import CONCAT, EvaluationConfig, RerankConfig
 from fusion.space.training.recipe import check_dims
 
 CHOICE_SPLITS = ("dev", "train")
@@ -54,6 +54,21 @@ def check_widths(trained: Sequence[int], width: int, config: EvaluationConfig) -
         filling = {precision.widest(config.budget) for precision in config.precisions}
     widths = sorted({*trained, *(dim for dim in filling if 0 < dim <= width)})
     return check_dims(config.dims or widths, width)
+
+
+def check_token_widths(trained: Sequence[int], width: int, config: RerankConfig) -> tuple[int, ...]:
+    """The widths of token vectors to measure: those asked for, or the widest.
+
+    Args:
+        trained: Widths of the token run.
+        width: Columns of its fused token vectors.
+        config: What to measure.
+
+    Raises:
+        ValueError: A width that the run cannot give.
+    """
+    widest = width if config.method == CONCAT else trained[-1]
+    return check_dims(config.dims or (widest,), width)
 
 
 def sets_to_choose_on(names: Sequence[str], reported: str) -> list[RetrievalData]:

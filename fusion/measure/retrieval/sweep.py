@@ -89,30 +89,44 @@ def measure(
     judgements = Judgements.from_qrels(data.query_ids, data.doc_ids, data.qrels)
     wanted = [Precision(precision) for precision in precisions]
     rows = [
-        _row(data, judgements, space, found)
+        row_of(data, judgements, space.method, space.seed, found)
         for space in spaces
-        for found in _searched(data, space, dims, wanted, at_most)
+        for found in searched(data, space, dims, wanted, at_most)
     ]
     return with_intervals(rows)
 
 
 @dataclass(frozen=True, eq=False)
-class _Found:
+class Found:
     """The ranking of one space at one width and precision."""
 
     dim: int
     precision: Precision
     bytes_per_vector: int
-    indices: np.ndarray  # int64 (q, k)
+    scores: np.ndarray
+    """float32 [q, k], cosines, descending; -inf at an empty place."""
+    indices: np.ndarray
+    """int64 [q, k], in trec_eval's order."""
 
 
-def _searched(
+def searched(
     data: RetrievalData,
     space: Space,
     dims: Sequence[int],
     precisions: Sequence[Precision],
-    at_most: int | None,
-) -> Iterator[_Found]:
+    at_most: int | None = None,
+    depth: int = RECALL_CUTOFF,
+) -> Iterator[Found]:
+    """The first ``depth`` documents of every query at every width and precision of a space.
+
+    Args:
+        data: The data set.
+        space: Its vectors.
+        dims: Widths; the space is searched at those that it can give.
+        precisions: How documents are stored.
+        at_most: Leave out codes of more bytes a vector.
+        depth: Documents a query.
+    """
     _check_fits(data, space)
     widths = space.widths(dims)
     if not widths:
@@ -130,20 +144,20 @@ def _searched(
                 precision,
             )
         elif precision is Precision.FLOAT32:
-            indices = _ranked(data, space.queries, space.documents, widths)  # (l, q, k)
-            for dim, of_dim in zip(widths, indices, strict=True):
-                yield _Found(dim, precision, 4 * dim, of_dim)
+            found = _ranked(data, space.queries, space.documents, widths, depth)  # (l, q, k)
+            for dim, scores, indices in zip(widths, *found, strict=True):
+                yield Found(dim, precision, 4 * dim, scores, indices)
         else:
             fitting = (d for d in widths if at_most is None or precision.bytes_of(d) <= at_most)
             for dim in fitting:
-                yield _coded(data, space, dim, precision)
+                yield _coded(data, space, dim, precision, depth)
 
 
-def _coded(data: RetrievalData, space: Space, dim: int, precision: Precision) -> _Found:
+def _coded(data: RetrievalData, space: Space, dim: int, precision: Precision, depth: int) -> Found:
     book = _codebook(space, dim, precision)
     decoded = book.decode(book.encode(space.documents))  # (c, dim)
-    indices = _ranked(data, space.queries, decoded, [dim])
-    return _Found(dim, precision, book.bytes_per_vector, indices[0])
+    scores, indices = _ranked(data, space.queries, decoded, [dim], depth)
+    return Found(dim, precision, book.bytes_per_vector, scores[0], indices[0])
 
 
 def _codebook(space: Space, dim: int, precision: Precision) -> Codebook:
@@ -155,30 +169,42 @@ def _codebook(space: Space, dim: int, precision: Precision) -> Codebook:
 
 
 def _ranked(
-    data: RetrievalData, queries: np.ndarray, documents: np.ndarray, dims: Sequence[int]
-) -> np.ndarray:
-    """The first documents of every query at every width in trec_eval's order, int64 [l, q, k]."""
-    found = nested_topk(queries, documents, dims, RECALL_CUTOFF + 1, exclude=data.exclude)
+    data: RetrievalData, queries: np.ndarray, documents: np.ndarray, dims: Sequence[int], depth: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The first documents of every query at every width in trec_eval's order.
+
+    Returns:
+        Scores float32 and indices int64, both [l, q, k].
+    """
+    found = nested_topk(queries, documents, dims, depth + 1, exclude=data.exclude)
     scores, indices = (part.numpy() for part in found)
-    ranked = in_trec_order(scores, indices)[..., :RECALL_CUTOFF]
-    if scores.shape[2] > RECALL_CUTOFF:
+    ranked = in_trec_order(scores, indices)[..., :depth]
+    if scores.shape[2] > depth:
         for level, row in np.argwhere(scores[..., -2] == scores[..., -1]):
             left = documents[:, : dims[level]]
-            ranked[level, row] = _first(queries[row, : dims[level]], left, data.exclude[row])
-    return ranked
+            exclude = data.exclude[row]
+            ranked[level, row] = _first(queries[row, : dims[level]], left, exclude, depth)
+    return scores[..., :depth], ranked
 
 
-def _first(query: np.ndarray, documents: np.ndarray, exclude: int) -> np.ndarray:
+def _first(query: np.ndarray, documents: np.ndarray, exclude: int, depth: int) -> np.ndarray:
     """The same of one query [d] at one width, int64 [k]; for more ties in float32 than are kept."""
     blocks = (documents[start : start + BLOCK] for start in range(0, len(documents), BLOCK))
     cosines = [rank_documents(query.astype(np.float64), part.astype(np.float64)) for part in blocks]
     scores = np.concatenate(cosines).astype(np.float32)
     if exclude >= 0:
         scores[exclude] = -np.inf
-    return np.argsort(-scores, kind="stable")[:RECALL_CUTOFF]
+    return np.argsort(-scores, kind="stable")[:depth]
 
 
-def _row(data: RetrievalData, judgements: Judgements, space: Space, found: _Found) -> Row:
+def row_of(
+    data: RetrievalData, judgements: Judgements, method: str, seed: int, found: Found
+) -> Row:
+    """What a ranking scores, without its interval.
+
+    Raises:
+        ValueError: No query has both a judgement and a document to find.
+    """
     per_query = ndcg_at_k(found.indices, judgements, NDCG_CUTOFF)
     counted = int(np.isfinite(per_query).sum())
     if not counted:
@@ -186,11 +212,11 @@ def _row(data: RetrievalData, judgements: Judgements, space: Space, found: _Foun
     return Row(
         data=data.name,
         split=data.split,
-        method=space.method,
+        method=method,
         dim=found.dim,
         precision=str(found.precision),
         bytes_per_vector=found.bytes_per_vector,
-        seed=space.seed,
+        seed=seed,
         ndcg_at_10=float(np.nanmean(per_query)),
         ndcg_at_10_ci95=(np.nan, np.nan),
         recall_at_100=float(np.nanmean(recall_at_k(found.indices, judgements, RECALL_CUTOFF))),

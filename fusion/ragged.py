@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Union
 
 import numpy as np
-import torch
-from torch import Tensor
+
+if TYPE_CHECKING:  # numpy arrays are joined and cut without it
+    from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -20,7 +21,7 @@ class Ragged:
         (3, [2, 0, 1], [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
     """
 
-    rows: np.ndarray | Tensor
+    rows: Union[np.ndarray, "Tensor"]
     """[t, D], of any dtype, memory-mapped if you like; it is never copied whole."""
     offsets: np.ndarray
     """int64 [n + 1]: item i has the rows from ``offsets[i]`` up to ``offsets[i + 1]``, maybe none.
@@ -37,14 +38,17 @@ class Ragged:
         object.__setattr__(self, "offsets", _checked(self.offsets, len(self.rows)))
 
     @classmethod
-    def of(cls, items: Sequence[np.ndarray] | Sequence[Tensor]) -> "Ragged":
+    def of(cls, items: Sequence[np.ndarray] | Sequence["Tensor"]) -> "Ragged":
         """Join items, at least one, each of vectors [any, D]."""
         if not len(items):
             raise ValueError("there are no items to join: their width would be unknown")
         offsets = np.cumsum([0, *map(len, items)], dtype=np.int64)
-        tensors = [item for item in items if isinstance(item, Tensor)]
-        rows = torch.cat(tensors) if tensors else np.concatenate(items)
-        return cls(rows, offsets)
+        tensors = [item for item in items if not isinstance(item, np.ndarray)]
+        if not tensors:
+            return cls(np.concatenate(items), offsets)
+        import torch
+
+        return cls(torch.cat(tensors), offsets)
 
     def __len__(self) -> int:
         """How many items there are."""

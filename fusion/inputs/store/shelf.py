@@ -1,0 +1,233 @@
+"""Shards of one encoder, role and prompt: the part of a store that is filled and read.
+
+A shard is a file named after its own checksum; it holds the hashes of its texts and what they
+became. It appears under its name only when it is whole, so a killed run leaves whole shards and the
+next run goes on. Chunks of the input have fixed borders and one process at a time works on a chunk,
+so what is in a shard depends on the input alone, and on one machine so does every byte of it.
+Another processor, number of threads or version of torch sums in another order: the last bits of
+embeddings differ.
+"""
+
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO, ClassVar, Self
+
+import numpy as np
+from tqdm import tqdm
+
+from fusion.errors import FusionError
+from fusion.inputs.encoders.catalogue import Role
+from fusion.inputs.encoders.cuts import Cuts
+from fusion.inputs.encoders.text import TextEncoder
+from fusion.locks import lock
+
+logger = logging.getLogger(__name__)
+
+CHUNK = 512  # texts a shard: half a minute of a small encoder on two cores, all that a kill costs
+HASH_BYTES = 16
+
+Records = Mapping[str, np.ndarray]
+"""``hash`` V16 [n] of a shard's texts and, where it is known, ``tokens`` [n] of whole texts."""
+
+
+def hash_text(text: str) -> bytes:
+    """The name of a text in the store: 16 bytes, so that a collision is out of the question."""
+    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=HASH_BYTES).digest()
+
+
+@dataclass
+class Shelf:
+    """The shards of one key: of one vector a text."""
+
+    suffix: ClassVar[str] = ".npy"
+    """Of a shard's file."""
+    extra: ClassVar[dict[str, str]] = {}
+    """What stands in the key besides the encoder, its width and the prompt."""
+
+    folder: Path
+    shards: set[str]  # file names; they are opened only to be read, since a process may open few
+    where: dict[bytes, tuple[str, int]]  # text hash -> shard, row
+    limit: int | None = None  # tokens that the encoder reads
+    cut: dict[bytes, int] = field(default_factory=dict)  # text hash -> tokens beyond the limit
+    silent: set[str] = field(default_factory=set)  # shards that do not know their texts' tokens
+
+    @classmethod
+    def open(cls, root: Path, encoder: TextEncoder, role: Role) -> Self:
+        """Open, or make, the shelf of an encoder and a role."""
+        prompt = encoder.fingerprint.get(f"{role}_prompt", "")
+        parts = {k: v for k, v in encoder.fingerprint.items() if not k.endswith("_prompt")}
+        # Encoders without prompts embed queries as they embed documents: one shelf serves both.
+        key = json.dumps(
+            {**parts, "dim": encoder.dim, "prompt": prompt, **cls.extra}, sort_keys=True
+        )
+        folder = root / hashlib.sha256(key.encode()).hexdigest()[:24]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            if not (folder / "key.json").exists():
+                with _alone(folder):
+                    partial = folder / "partial-key"
+                    partial.write_text(key + "\n", encoding="utf-8")
+                    partial.replace(folder / "key.json")
+        except OSError as error:
+            raise FusionError(
+                f"the store {root} cannot be written ({error.strerror}); set FUSION_CACHE"
+            ) from error
+        shelf = cls(folder, set(), {}, getattr(encoder, "limit", None))
+        shelf.refresh()
+        return shelf
+
+    @property
+    def chunk(self) -> int:
+        """Texts a shard, at most."""
+        return CHUNK
+
+    def refresh(self) -> None:
+        """Take in shards that appeared since the last look; drop damaged ones, by name."""
+        for path in sorted(self.folder.glob(f"*{self.suffix}")):
+            if path.name in self.shards or path.name.startswith("partial-"):
+                continue
+            records = self._read(path)
+            if records is None:
+                logger.warning("the shard %s is damaged; its texts are embedded again", path.name)
+                path.unlink(missing_ok=True)
+                continue
+            self.shards.add(path.name)
+            for row, key in enumerate(records["hash"]):
+                self.where.setdefault(key.tobytes(), (path.name, row))
+            self._note_cuts(path.name, records)
+
+    def _note_cuts(self, name: str, records: Records) -> None:
+        if self.limit is None:
+            return
+        if "tokens" not in records:  # of an earlier version
+            self.silent.add(name)
+            return
+        for row in np.flatnonzero(records["tokens"] > self.limit):
+            self.cut[records["hash"][row].tobytes()] = int(records["tokens"][row])
+
+    def cuts(self, name: str, texts: Sequence[str], role: Role) -> str:
+        """What to say of texts, all on the shelf, that the encoder does not read to their end."""
+        if self.limit is None or not self.cut:
+            return ""
+        keys = [hash_text(text) for text in texts]
+        cuts = Cuts(name, self.limit)
+        cuts.add(self.cut.get(key, 0) for key in keys)
+        untold = any(self.where[key][0] in self.silent for key in keys) if self.silent else False
+        return cuts.words("queries" if role is Role.QUERY else "texts", untold)
+
+    def fill(self, encoder: TextEncoder, texts: Sequence[str], role: Role) -> None:
+        """Embed what is missing, a chunk at a time."""
+        unique = list(dict.fromkeys(texts))
+        missing = sum(hash_text(text) not in self.where for text in unique)
+        if not missing:
+            return
+        bar = tqdm(total=missing, desc=f"{encoder.name} {role}", unit="text", disable=None)
+        with bar:
+            for start in range(0, len(unique), self.chunk):
+                chunk = unique[start : start + self.chunk]
+                if all(hash_text(text) in self.where for text in chunk):
+                    continue
+                with _alone(self.folder) as alone:
+                    # Of a killed process; or of a living one, where the disk has no locks.
+                    for stale in self.folder.glob("partial-*") if alone else ():
+                        stale.unlink(missing_ok=True)
+                    self.refresh()  # another process may have done this chunk meanwhile
+                    todo = [text for text in chunk if hash_text(text) not in self.where]
+                    if todo:
+                        self._embed(encoder, todo, role, bar.update)
+                        self.refresh()
+
+    def _embed(
+        self,
+        encoder: TextEncoder,
+        texts: Sequence[str],
+        role: Role,
+        advance: Callable[[int], object],
+    ) -> None:
+        if self.limit is None:
+            self._write(texts, encoder.encode(texts, role, advance=advance))
+            return
+        tokens = np.zeros(len(texts), dtype=np.uint32)
+        options: dict[str, Any] = {"advance": advance, "tokens": tokens}
+        self._write(texts, encoder.encode(texts, role, **options), tokens)
+
+    def _read(self, path: Path) -> Records | None:
+        """What a shard says of its texts; None if it is not what it was when it was written."""
+        try:
+            if _checksum(path) != path.stem:
+                return None
+            return self._records(path)
+        except (FileNotFoundError, ValueError):  # another process may have removed a damaged one
+            return None
+        except OSError as error:  # of a disk, or of too many open files: that is no damage
+            raise FusionError(f"the store's {path} cannot be read ({error.strerror})") from error
+
+    def _records(self, path: Path) -> Records:
+        """``hash`` and, where it is known, ``tokens`` of a shard's texts."""
+        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
+        return {name: mapped[name] for name in ("hash", "tokens") if name in mapped.dtype.names}
+
+    def gather(self, texts: Sequence[str], dim: int) -> np.ndarray:
+        """Read the embeddings of texts that are all on the shelf: float32 [n, dim]."""
+        out = np.empty((len(texts), dim), dtype=np.float32)
+        places: dict[str, tuple[list[int], list[int]]] = {}
+        for row, text in enumerate(texts):
+            shard, record = self.where[hash_text(text)]
+            rows, records = places.setdefault(shard, ([], []))
+            rows.append(row)
+            records.append(record)
+        for shard, (rows, records) in places.items():
+            mapped = np.load(self.folder / shard, mmap_mode="r", allow_pickle=False)
+            out[rows] = mapped["embedding"][records]
+        return out
+
+    def _write(
+        self, texts: Sequence[str], embeddings: np.ndarray, tokens: np.ndarray | None = None
+    ) -> None:
+        kind: list[Any] = [("hash", f"V{HASH_BYTES}"), ("embedding", "<f4", embeddings.shape[1:])]
+        records = np.empty(len(texts), kind + ([] if tokens is None else [("tokens", "<u4")]))
+        if tokens is not None:
+            records["tokens"] = tokens
+        records["hash"] = np.frombuffer(
+            b"".join(hash_text(text) for text in texts), dtype=f"V{HASH_BYTES}"
+        )
+        records["embedding"] = embeddings
+        self._keep(lambda file: np.save(file, records, allow_pickle=False))
+
+    def _keep(self, write: Callable[[BinaryIO], object]) -> None:
+        """Write a shard, whole or not at all; its name is its checksum."""
+        partial = self.folder / f"partial-{os.getpid()}{self.suffix}"
+        try:
+            with partial.open("wb") as file:
+                write(file)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(self.folder / f"{_checksum(partial)}{self.suffix}")
+        except OSError as error:
+            raise FusionError(
+                f"the store {self.folder.parent} cannot be written ({error.strerror}); what is "
+                "stored stays usable: make room or set FUSION_CACHE"
+            ) from error
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[bool]:
+    """One process at a time; False where the disk has no locks, and two may do the same work."""
+    with (folder / "lock").open("w") as file:
+        yield lock(file, wait=True)
+
+
+def _checksum(path: Path) -> str:
+    digest = hashlib.blake2b(digest_size=HASH_BYTES)
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
