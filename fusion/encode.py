@@ -7,21 +7,34 @@ from typing import TYPE_CHECKING, Any
 
 from fusion.bulk.writing.precisions import KINDS, PRECISIONS
 from fusion.errors import FusionError
+from fusion.inputs.reading.kinds import KNOWN
 from fusion.paths import as_path
-from fusion.terminal import build_parser, comma_list, path, run_door, say
+from fusion.terminal import (
+    ID_FIELD,
+    LINES,
+    TEXT_FIELDS,
+    build_parser,
+    comma_list,
+    path,
+    run_door,
+    say,
+)
 
 if TYPE_CHECKING:
     from fusion.bulk.encoder import EncodeConfig
     from fusion.bulk.engine import Engine
 
-DESCRIPTION = """Embed text, JSON lines and parquet, files of any size in constant memory, into
-parquet shards of (id, embedding) with a manifest. An interrupted job goes on with --resume; rows
-that cannot be encoded go to _rejects.jsonl with their reasons."""
+DESCRIPTION = """Embed documents (Markdown, HTML, reStructuredText, text) and tables of texts (JSON
+lines, CSV, parquet), files of any size in constant memory, into parquet shards of (id, embedding)
+with a manifest. An interrupted job goes on with --resume; rows that cannot be encoded are told
+before the work, and go to _rejects.jsonl with their reasons."""
 EXAMPLES = """\
   python -m fusion.encode models/mine --input docs.jsonl --output vectors
-  # 64 bytes a vector; a folder, titles before texts
-  python -m fusion.encode models/mine --input corpus/ --text-fields title,text \\
-      --truncate-dim 128 --precision int4 --output vectors
+  # a folder of pages: each file is a document
+  python -m fusion.encode models/mine --input docs/ --output vectors
+  # 64 bytes a vector; a table of tickets, titles before texts
+  python -m fusion.encode models/mine --input tickets.csv --text-fields title,body \\
+      --id-field number --truncate-dim 128 --precision int4 --output vectors
   # quote a glob, or the shell takes it apart
   python -m fusion.encode models/mine --input 'logs/**/*.parquet' --output vectors --resume
   # on a cluster; the shards are the same
@@ -42,8 +55,8 @@ def _parser() -> argparse.ArgumentParser:
     parser = build_parser("encode", DESCRIPTION, EXAMPLES)
     add = parser.add_argument
     add("model", metavar="MODEL", help="a model folder of fusion.export, or a hub id")
-    add("--input", metavar="PATH", help="a .txt, .jsonl (also .gz) or .parquet file, a folder, or "
-        "a quoted glob (required)")  # fmt: skip
+    add("--input", metavar="PATH", help=f"a file, a folder (all below it) or a quoted glob of "
+        f"{KNOWN} (required)")  # fmt: skip
     add("--output", type=path, metavar="DIR", help="folder of shards (required)")
     add("--role", choices=["document", "query"], help="whose prompts to use (default document)")
     add("--truncate-dim", type=int, metavar="D", help="width (default: the model's full one)")
@@ -52,10 +65,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--codes", choices=KINDS, help="plain: what vector databases take; fitted: the model's "
         "own, which rank better and fusion.load_codebook reads (default plain, but fitted with "
         "int3, int2 and those with a +)")  # fmt: skip
-    add("--text-fields", type=comma_list, metavar="NAME,…", help="fields of JSON lines and parquet "
-        "that hold the text, joined by spaces (default text)")  # fmt: skip
-    add("--id-field", metavar="NAME", help="field of the id (default: _id or id; where there is "
-        "neither, FILE:NUMBER is the id)")  # fmt: skip
+    add("--text-fields", type=comma_list, metavar="NAME,…", help=TEXT_FIELDS)
+    add("--id-field", metavar="NAME", help=ID_FIELD)
+    add("--metadata-fields", type=comma_list, metavar="NAME,…", help="fields of JSON lines and "
+        "tables that are read beside the text; the title always is (default: none)"
+        )  # fmt: skip
+    add("--lines", action="store_true", help=LINES)
     add("--batch-size", type=int, metavar="N", help="texts that an encoder takes at once "
         "(default 32)")  # fmt: skip
     add("--dtype", choices=["float32", "bfloat16", "float16"], help="of the encoders' weights "
@@ -81,10 +96,12 @@ def encode(options: dict[str, Any]) -> None:
     """Find the input, load the model, encode, say what was done."""
     from fusion.bulk.encoder import EncodeConfig
     from fusion.bulk.job import JobConfig, encode_rows
-    from fusion.bulk.reading.reader import Fields, Reader
-    from fusion.bulk.reading.sources import find_sources
     from fusion.bulk.writing.journal import check_free
     from fusion.bulk.writing.manifest import MANIFEST, REJECTS
+    from fusion.inputs.reading.reader import Reader
+    from fusion.inputs.reading.rows import Fields
+    from fusion.inputs.reading.sources import find_sources
+    from fusion.inputs.reading.survey import look_over
     from fusion.model.place import check_model
 
     folder = options["output"]
@@ -93,10 +110,16 @@ def encode(options: dict[str, Any]) -> None:
         str(as_path(options["model"])),
         **{name: options[name] for name in MODEL_FLAGS if name in options},
     )
-    fields = Fields(options.get("text_fields", ("text",)), options.get("id_field", ""))
+    fields = Fields(
+        options.get("text_fields", ("text",)),
+        options.get("id_field", ""),
+        options.get("metadata_fields", ()),
+    )
     check_free(folder, job.resume, job.overwrite)
-    reader = Reader(find_sources(str(as_path(options["input"])), folder), fields)
+    lines = options.get("lines", False)
+    reader = Reader(find_sources(str(as_path(options["input"])), folder, lines), fields)
     check_model(config.model, config.truncate_dim)
+    look_over(reader)
     engine = _engine(config, options)
     done = encode_rows(reader, folder, engine, job)
     width, size = done.settings["width"], done.about["bytes_per_vector"]

@@ -18,6 +18,18 @@ from fusion.paths import as_path
 
 NOISY = ("sentence_transformers", "transformers", "huggingface_hub", "httpx", "matplotlib")
 DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
+# What texts are read from is said in the same words by every door that reads some.
+TEXT_FIELDS = (
+    "fields of JSON lines and columns of tables that hold the text, joined by spaces (default text)"
+)
+ID_FIELD = (
+    "field of the id (default: _id or id; a row that has neither is called FILE:NUMBER, and a "
+    "document after its file)"
+)
+LINES = (
+    "a .txt file of a folder or a glob has a text on each line, as one that is named itself has "
+    "(default: it is one document)"
+)
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):

@@ -24,7 +24,7 @@ STRANGERS = [  # rooms within a room, the first of which knows nothing of the se
     ("topk/engines", "topk/settling"),
     ("topk/settling", "topk/engines"),
     ("inputs/store", "inputs/data"),
-    ("bulk/reading", "bulk/writing"),
+    ("inputs/store", "inputs/reading"),
     ("measure", "measure/retrieval"),
     ("space/codes", "space/training"),
 ]
@@ -34,7 +34,9 @@ HEAVY = {  # library -> the only files that may import it
     "lightning": {"space/training/lightning.py"},
     "triton": {"topk/engines/triton_kernel.py"},
     "datasets": {"inputs/data/hub.py"},
-    "pyarrow": {"bulk/*", "bulk/reading/*", "bulk/writing/*"},
+    "pyarrow": {"bulk/*", "bulk/writing/*", "inputs/reading/arrow.py"},
+    "selectolax": {"inputs/reading/pages/html.py"},
+    "markdown_it": {"inputs/reading/pages/markdown.py"},
     "ray": {"bulk/ray_engine.py"},
     "matplotlib": {"measure/figures/*"},
     "sklearn": set(),  # sentence-transformers brings it, and pydocs reads its docstrings

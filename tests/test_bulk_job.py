@@ -20,14 +20,15 @@ from fusion import locks
 from fusion.bulk import job as job_module
 from fusion.bulk.engine import OneDevice
 from fusion.bulk.job import JobConfig, encode_rows
-from fusion.bulk.reading.reader import Fields, Reader
-from fusion.bulk.reading.sources import find_sources
 from fusion.bulk.writing import repeats
 from fusion.bulk.writing.journal import JOURNAL, parse_journal
 from fusion.bulk.writing.manifest import MANIFEST, REJECTS, Manifest
 from fusion.bulk.writing.replacing import BESIDE
 from fusion.bulk.writing.shards import sha256
 from fusion.errors import FusionError
+from fusion.inputs.reading.reader import Reader
+from fusion.inputs.reading.rows import Fields
+from fusion.inputs.reading.sources import find_sources
 
 WIDTH = 3
 
@@ -61,7 +62,7 @@ def source(tmp_path):
 
 def run(source, out, seconds=0.0, encoder=None, shard_rows=4, **options):
     encoder = encoder or Counter(seconds)
-    reader = Reader(find_sources(str(source), out), options.pop("fields", Fields()))
+    reader = Reader(find_sources(str(source), out, lines=True), options.pop("fields", Fields()))
     config = JobConfig(shard_rows=shard_rows, **options)
     return encode_rows(reader, out, OneDevice(encoder), config), encoder
 

@@ -11,17 +11,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fusion.bulk.reading import reader as reader_module
-from fusion.bulk.reading.reader import Fields, Reader, Reject, Row
-from fusion.bulk.reading.sources import find_sources
 from fusion.errors import FusionError
 from fusion.inputs.data.texts import load_texts
+from fusion.inputs.reading import lines as lines_module
+from fusion.inputs.reading.reader import Reader
+from fusion.inputs.reading.rows import Fields, Reject, Row
+from fusion.inputs.reading.sources import find_sources
 
 MEGABYTE = 1_000_000
 
 
 def read(path, fields=None):
-    sources = find_sources(str(path), path.parent / "nowhere")
+    sources = find_sources(str(path), path.parent / "nowhere", lines=True)
     return list(Reader(sources, fields or Fields()))
 
 
@@ -142,7 +143,7 @@ def test_damaged_file_is_a_reject_and_the_next_one_is_read(name, tmp_path):
 
 
 def test_folders_and_globs_are_read_in_one_order(tmp_path):
-    for name in ("b.txt", "a.jsonl", "sub/c.txt", "sub/notes.md"):
+    for name in ("b.txt", "a.jsonl", "sub/c.txt", "sub/notes.pdf"):
         written(tmp_path, name, lines({"text": name}))
     assert [item.id for item in read(tmp_path)] == ["a.jsonl:1", "b.txt:1", "sub/c.txt:1"]
     nowhere = tmp_path / "out"
@@ -152,7 +153,7 @@ def test_folders_and_globs_are_read_in_one_order(tmp_path):
         with pytest.raises(FusionError, match=r"--input .*: "):
             find_sources(str(tmp_path / pattern), nowhere)
     with pytest.raises(FusionError, match="of no known kind; choose among"):
-        find_sources(str(tmp_path / "sub" / "notes.md"), nowhere)
+        find_sources(str(tmp_path / "sub" / "notes.pdf"), nowhere)
     with pytest.raises(FusionError, match="holds an input"):
         find_sources(str(tmp_path / "sub"), tmp_path / "sub")
 
@@ -214,7 +215,7 @@ def test_position_ends_at_the_size_of_the_input(tmp_path):
 
 
 def test_long_lines_are_never_held_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(reader_module, "LONGEST_LINE", 50)
+    monkeypatch.setattr(lines_module, "LONGEST_LINE", 50)
     path = written(tmp_path, "a.txt", b"x" * 50 + b"\n" + b"y" * 5000 + b"\nz")
     items = read(path)
     assert [type(item) for item in items] == [Row, Reject, Row]
@@ -341,7 +342,7 @@ def test_what_cannot_be_looked_at_is_not_passed_over(tmp_path, monkeypatch):
         with pytest.raises(FusionError, match=r"b\.txt is a link to nothing: repair or remove it"):
             find_sources(str(pattern), tmp_path / "out")
     (tmp_path / "sub" / "b.txt").unlink()
-    (tmp_path / "sub" / "c.md").symlink_to(tmp_path / "gone.md")  # of no known kind anyway
+    (tmp_path / "sub" / "c.pdf").symlink_to(tmp_path / "gone.pdf")  # of no known kind anyway
     written(tmp_path, "closed/d.txt", b"four")
     scan = os.scandir
 
@@ -360,7 +361,7 @@ def test_files_that_break_off_are_known_with_the_row(tmp_path):
     whole = gzip.compress("".join(f'{{"text": "row {n}"}}\n' for n in range(9000)).encode())
     written(tmp_path, "cut.jsonl.gz", whole[: len(whole) // 2])
     written(tmp_path, "sum.jsonl.gz", whole[:-8])
-    written(tmp_path, "more.txt.gz", gzip.compress(b"one\n") + b"rubbish")
+    written(tmp_path, "more.jsonl.gz", gzip.compress(b'{"text": "one"}\n') + b"rubbish")
     written(tmp_path, "whole.jsonl.gz", whole)
     pq.write_table(pa.table({"text": [f"{n:09}" * 9 for n in range(4000)]}), tmp_path / "p.parquet")
     damaged = bytearray((tmp_path / "p.parquet").read_bytes())
@@ -369,16 +370,16 @@ def test_files_that_break_off_are_known_with_the_row(tmp_path):
     reader = Reader(find_sources(str(tmp_path), tmp_path / "out"))
     rows = sum(isinstance(item, Row) for item in reader)
     assert rows > 19_000
-    assert sorted(reader.lost) == ["cut.jsonl.gz", "more.txt.gz", "p.parquet", "sum.jsonl.gz"]
+    assert sorted(reader.lost) == ["cut.jsonl.gz", "more.jsonl.gz", "p.parquet", "sum.jsonl.gz"]
     assert all(re.match(r"row [0-9,]+: the file cannot be", why) for why in reader.lost.values())
-    assert reader.lost["more.txt.gz"].startswith("row 2: ")
+    assert reader.lost["more.jsonl.gz"].startswith("row 2: ")
 
 
 def test_files_of_other_kinds_are_told_of(tmp_path, caplog):
-    for name in ("a.txt", "b.md", "sub/c.MD", "d.csv", "e.md", ".hidden.md", "out/f.json", "g"):
+    for name in ("a.txt", "b.pdf", "sub/c.PDF", "d.xls", "e.pdf", ".hidden.pdf", "out/f.json", "g"):
         written(tmp_path, name, b"one")
     find_sources(str(tmp_path), tmp_path / "out")
-    assert "passed over: 3 .md, 1 .csv, 1 g; what is read is .txt" in caplog.text
+    assert "passed over: 3 .pdf, 1 .xls, 1 g; what is read is .txt" in caplog.text
     caplog.clear()
     find_sources(str(tmp_path / "a.*"), tmp_path / "out")
     assert "passed over" not in caplog.text

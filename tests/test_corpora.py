@@ -114,10 +114,10 @@ def test_a_byte_order_mark_is_no_text(tmp_path):
         assert load_texts(str(tmp_path / name)).texts == ["hello"]
 
 
-@pytest.mark.parametrize("name", ["x.json", "x.csv", "x", "x.jsonl.zip"])
+@pytest.mark.parametrize("name", ["x.json", "x.pdf", "x", "x.jsonl.zip"])
 def test_files_of_other_kinds_are_refused(tmp_path, name):
     (tmp_path / name).write_text("[1]", encoding="utf-8")
-    with pytest.raises(FusionError, match=r"of no known kind; choose among \.txt, \.jsonl"):
+    with pytest.raises(FusionError, match=r"of no known kind; choose among \.txt, \.md"):
         load_texts(str(tmp_path / name))
 
 

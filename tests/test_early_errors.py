@@ -71,7 +71,7 @@ API = "--encoders file:api.npy"
         ("train", f"{API} --texts no.txt --output r", 1, "texts 'no.txt' not found"),
         ("train", f"{API} --texts t.txt,no.txt --output r", 1, "texts 'no.txt' not found"),
         ("train", f"{API} --texts data:no --output r", 1, "data 'no' not found"),
-        ("train", f"{API} --texts bad.jsonl --output r", 1, "bad.jsonl:1 is not JSON"),
+        ("train", f"{API} --texts bad.jsonl --output r", 1, "bad.jsonl:1: not JSON"),
         ("train", f"{API} --texts api.npy --output r", 1, "api.npy is of no known kind"),
         ("train", "--encoders bge-smal --texts t.txt --output r", 1, "is not a known name"),
         ("train", "--encoders bge-small --texts t.txt --output r", 1, "hub cannot be reached"),

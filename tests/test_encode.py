@@ -164,7 +164,18 @@ def test_mistakes_are_one_line_and_leave_nothing(
     assert not (tmp_path / "out").exists()
 
 
-def test_fields_that_no_row_has_are_told(model, source, tmp_path, caplog):
+def test_a_field_that_no_row_has_is_refused(model, source, tmp_path, capsys):
+    more = ["--text-fields", "titel,text", "--id-field", "_id"]
+    assert encode.main(flags(model, source, tmp_path / "out", *more)) == 1
+    [line] = capsys.readouterr().err.splitlines()
+    assert "no row has the field 'titel'; fields that there are: _id, text" in line
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_field_that_no_row_of_a_large_input_has_is_told(
+    model, source, tmp_path, caplog, monkeypatch
+):
+    monkeypatch.setattr("fusion.inputs.reading.survey.WHOLE", 10)
     more = ["--text-fields", "titel,text", "--id-field", "_id"]
     assert encode.main(flags(model, source, tmp_path / "out", *more)) == 0
     assert "no row has the field 'titel'" in caplog.text
@@ -201,7 +212,7 @@ def test_a_file_that_gives_no_row_is_no_success(model, tmp_path, capsys):
     folder.mkdir()
     (folder / "a.txt").write_text("one\ntwo\n", encoding="utf-8")
     pq.write_table(pa.table({"text": pa.nulls(3)}), folder / "b.parquet")
-    for more in ([], ["--resume"]):
+    for more in (["--lines"], ["--lines", "--resume"]):
         assert encode.main(flags(model, folder, tmp_path / "out", *more)) == 1
         said = capsys.readouterr()
         assert "rows:     2" in said.out
@@ -217,7 +228,7 @@ def test_a_file_that_breaks_off_is_no_success(model, tmp_path, capsys):
     lines = "".join(f"text {n} {n * n}\n" for n in range(2000)).encode()
     (folder / "a.txt.gz").write_bytes(gzip.compress(lines)[:-4000])
     (folder / "b.txt").write_text("one\ntwo\n", encoding="utf-8")
-    assert encode.main(flags(model, folder, tmp_path / "out")) == 1
+    assert encode.main(flags(model, folder, tmp_path / "out", "--lines")) == 1
     words = r"error: 1 of 2 files gave no row or broke off, all else is encoded \(a.txt.gz: row "
     assert re.match(
         words + r"[0-9,]+: .* Compressed file ended", capsys.readouterr().err.splitlines()[-1]

@@ -7,8 +7,9 @@ import pytest
 
 from fusion.bulk import progress
 from fusion.bulk.progress import Progress
-from fusion.bulk.reading.reader import Reader, Row
-from fusion.bulk.reading.sources import find_sources
+from fusion.inputs.reading.reader import Reader
+from fusion.inputs.reading.rows import Row
+from fusion.inputs.reading.sources import find_sources
 
 
 class Terminal(io.StringIO):

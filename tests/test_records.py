@@ -9,13 +9,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from fusion.bulk.reading.reader import Fields, Reader, Reject
-from fusion.bulk.reading.sources import find_sources
 from fusion.errors import FusionError
 from fusion.inputs.data.records import Unfit, id_of, repeated, text_of
 from fusion.inputs.data.retrieval import load_data, load_documents
 from fusion.inputs.data.texts import load_texts
 from fusion.inputs.encoders.precomputed import PrecomputedEncoder
+from fusion.inputs.reading.reader import Reader
+from fusion.inputs.reading.rows import Fields, Reject
+from fusion.inputs.reading.sources import find_sources
 
 CORPUS = [
     {"_id": "a", "title": "Plain", "text": "text"},

@@ -9,8 +9,8 @@ from tiny_runs import build_tiny_run, many
 from fusion.bulk.encoder import EncodeConfig, ModelEncoder
 from fusion.bulk.engine import OneDevice
 from fusion.bulk.job import JobConfig, encode_rows
-from fusion.bulk.reading.reader import Reader
-from fusion.bulk.reading.sources import find_sources
+from fusion.inputs.reading.reader import Reader
+from fusion.inputs.reading.sources import find_sources
 from fusion.model.folder import export
 
 RESULTS = Path(__file__).parents[1] / "experiments" / "results" / "benchmark_scale.json"

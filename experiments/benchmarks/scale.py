@@ -40,11 +40,11 @@ import torch
 from fusion.bulk.encoder import EncodeConfig, ModelEncoder
 from fusion.bulk.engine import OneDevice
 from fusion.bulk.job import SHARD_ROWS, JobConfig, encode_rows
-from fusion.bulk.reading.reader import Reader
-from fusion.bulk.reading.sources import find_sources
 from fusion.bulk.writing.manifest import MANIFEST, Manifest
 from fusion.bulk.writing.shards import Shard
 from fusion.inputs.data.texts import load_texts
+from fusion.inputs.reading.reader import Reader
+from fusion.inputs.reading.sources import find_sources
 from fusion.topk.nested import corpus_norms, nested_topk
 from fusion.topk.streaming import NestedSearcher
 

@@ -14,12 +14,13 @@ from typing import IO, Any
 
 from fusion.bulk.engine import Engine
 from fusion.bulk.progress import Progress
-from fusion.bulk.reading.reader import Reader, Reject, Row
 from fusion.bulk.writing.journal import Journal, open_output
 from fusion.bulk.writing.manifest import REJECTS, Manifest
 from fusion.bulk.writing.repeats import Repeats
 from fusion.bulk.writing.shards import Chunk, Shard, cannot_write, write_shard
 from fusion.errors import FusionError
+from fusion.inputs.reading.reader import Reader
+from fusion.inputs.reading.rows import Reject, Row
 
 logger = logging.getLogger(__name__)
 

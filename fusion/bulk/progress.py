@@ -7,7 +7,7 @@ from types import TracebackType
 
 from tqdm import tqdm
 
-from fusion.bulk.reading.reader import Reader
+from fusion.inputs.reading.reader import Reader
 
 logger = logging.getLogger(__name__)
 

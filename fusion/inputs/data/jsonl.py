@@ -12,8 +12,6 @@ from typing import Any
 from fusion.errors import FusionError
 from fusion.inputs.data.records import NUL, Unfit, id_of
 
-KINDS = (".txt", ".jsonl", ".txt.gz", ".jsonl.gz")
-"""Ends of the names of files of texts, in any case."""
 HEAD = 4096  # bytes that tell what a file is
 NULS = 0.02  # share of them in it: UTF-16 has one for each Latin letter or space of any script
 MARKS = {  # of those that begin alike, the longer one first
@@ -22,11 +20,14 @@ MARKS = {  # of those that begin alike, the longer one first
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
-
-
-def is_json_lines(path: Path) -> bool:
-    """Whether its name says that each line is JSON; the whole of its end, as of ``KINDS``."""
-    return path.name.lower().endswith((".jsonl", ".jsonl.gz"))
+SIGNS = {  # what files of other kinds begin with, whatever they are called
+    b"PK\x03\x04": "a zip archive, as .docx, .xlsx, .odt and .epub are",
+    b"%PDF-": "a PDF",
+    b"\xd0\xcf\x11\xe0": "a file of Office, perhaps with a password",
+    b"\x1f\x8b": "packed by gzip, so its name should end in .gz",
+    b"PAR1": "parquet, so its name should end in .parquet",
+    b"{\\rtf": "rich text",
+}
 
 
 def read_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -101,4 +102,6 @@ def not_utf8(head: bytes) -> str:
     mark = next((name for mark, name in MARKS.items() if head.startswith(mark)), "")
     if mark:
         return f"is {mark}; convert it: iconv -f {mark} -t UTF-8"
+    if kind := next((kind for sign, kind in SIGNS.items() if head.startswith(sign)), ""):
+        return f"is {kind}; convert it to text"
     return NUL if head.count(b"\0") > NULS * len(head) else ""

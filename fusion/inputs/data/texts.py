@@ -4,17 +4,19 @@ import hashlib
 import logging
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
 from fusion.errors import FusionError
 from fusion.inputs.data.hub import Document, hub_reachable, not_found, wikipedia_from_hub
-from fusion.inputs.data.jsonl import KINDS, is_json_lines, parse_object, read_lines
-from fusion.inputs.data.prose import LINES, WARNING, is_one_document
 from fusion.inputs.data.pydocs import paragraphs
-from fusion.inputs.data.records import Unfit, field_text, id_of, repeated, text_of
+from fusion.inputs.data.records import repeated, text_of
 from fusion.inputs.data.retrieval import EMBEDDED, check_data, load_documents, settled_data
+from fusion.inputs.reading.kinds import KNOWN, kind_of
+from fusion.inputs.reading.rows import TITLE, Fields, Heading, Row
+from fusion.inputs.reading.sources import is_input
+from fusion.inputs.reading.whole import read_rows
 from fusion.paths import as_path, root_of
 from fusion.samples import evenly_spaced
 
@@ -33,12 +35,15 @@ class Texts:
         ids: n ids.
         texts: n texts, none empty.
         titles: n titles, empty where a text has none.
+        headings: Those of each text that comes from a file; None for others, which are taken apart
+            only if a person asks for it. May be left empty: then all are others.
     """
 
     name: str
     ids: list[str]
     texts: list[str]
     titles: list[str]
+    headings: list[tuple[Heading, ...] | None] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.texts)
@@ -53,31 +58,54 @@ class Texts:
 
     def first(self, count: int | None) -> "Texts":
         """The first ``count`` texts, all of them for None."""
-        return Texts(self.name, self.ids[:count], self.texts[:count], self.titles[:count])
+        ids, texts, titles = self.ids[:count], self.texts[:count], self.titles[:count]
+        return Texts(self.name, ids, texts, titles, self.headings[:count])
 
 
-def load_texts(name: str, max_texts: int | None = None) -> Texts:
+@dataclass(frozen=True)
+class Reading:
+    """How files of texts are read."""
+
+    text_fields: tuple[str, ...] = ("text",)
+    """Fields of JSON lines and tables that hold the text."""
+    id_field: str = ""
+    """Field of the id; by default ``_id`` or ``id``."""
+    lines: bool = False
+    """That a .txt file in a folder has a text on each line."""
+
+    def __post_init__(self) -> None:
+        self.fields()
+
+    def fields(self) -> Fields:
+        """What to look for in rows, with nothing found yet."""
+        return Fields(self.text_fields, self.id_field)
+
+
+def load_texts(name: str, max_texts: int | None = None, reading: Reading | None = None) -> Texts:
     """Load texts to fit on.
 
     Args:
-        name: A file (``.jsonl`` with a ``text`` field and perhaps a ``title``, which is not part of
-            the text, or ``.txt`` with one text a line; also ``.gz``), ``data:NAME`` (the documents
-            of that retrieval data, no queries, no labels), a name in ``$FUSION_DATA/texts``,
-            ``pydocs``, or ``wikipedia`` on the hub; several with commas.
+        name: A file, a folder or a glob of documents and tables (titles are not part of the text,
+            unless ``reading`` says so; a .txt file that is named itself has a text on each line),
+            ``data:NAME`` (the documents of that retrieval data, no queries, no labels), a name in
+            ``$FUSION_DATA/texts``, ``pydocs``, or ``wikipedia`` on the hub; several with commas.
         max_texts: Take at most the first so many.
+        reading: How files are read.
 
     Raises:
         FusionError: It is nowhere (the message says where it was looked for), or it is empty.
     """
-    parts = [_load_part(part, max_texts) for part in _parts(name)]
+    reading = reading or Reading()
+    parts = [_load_part(part, max_texts, reading) for part in _parts(name)]
     several = len(parts) > 1  # then ids may collide, and the source becomes part of an id
     ids = [f"{part.name}/{key}" if several else key for part in parts for key in part.ids]
     texts = [text for part in parts for text in part.texts]
     titles = [title for part in parts for title in part.titles]
-    return Texts(name, ids, texts, titles).first(max_texts)
+    headings = [h for part in parts for h in part.headings or [None] * len(part)]
+    return Texts(name, ids, texts, titles, headings).first(max_texts)
 
 
-def _load_part(name: str, max_texts: int | None) -> Texts:
+def _load_part(name: str, max_texts: int | None, reading: Reading) -> Texts:
     if name.startswith(OF_DATA):
         documents = load_documents(name.removeprefix(OF_DATA))
         whole, titles = [d.whole for d in documents.values()], [d.title for d in documents.values()]
@@ -86,7 +114,7 @@ def _load_part(name: str, max_texts: int | None) -> Texts:
         return _numbered(name, [Document("", text) for text in paragraphs()]).first(max_texts)
     path = _find_file(name)
     if path is not None:
-        return read_texts(path, max_texts)
+        return read_texts(path, max_texts, reading)
     found = wikipedia_from_hub(max_texts) if name == WIKIPEDIA else None
     if found is None:
         raise FusionError(not_found("texts", name, _places(name)))
@@ -105,8 +133,8 @@ def check_texts(name: str) -> None:
             check_data(part.removeprefix(OF_DATA))
         elif part != EMBEDDED and path is None and not (part == WIKIPEDIA and hub_reachable()):
             raise FusionError(not_found("texts", part, _places(part)))
-        elif path is not None:
-            _check_kind(path)
+        elif path is not None and path.is_file() and kind_of(path.name) is None:
+            raise FusionError(f"{path} is of no known kind; choose among {KNOWN}")
 
 
 def settled_texts(name: str) -> str:
@@ -129,10 +157,10 @@ def _parts(name: str) -> list[str]:
 
 
 def _find_file(name: str) -> Path | None:
-    """The file of texts that a name means, if it means one."""
+    """The file, folder or glob of texts that a name means, if it means one."""
     if name == EMBEDDED or name.startswith(OF_DATA):
         return None
-    return next((path for path in _places(name) if path.is_file()), None)
+    return next((path for path in _places(name) if is_input(str(path))), None)
 
 
 def _places(name: str) -> list[Path]:
@@ -148,50 +176,27 @@ def _numbered(name: str, documents: list[Document]) -> Texts:
     return Texts(name, ids, [text_of([d.text]) for d in documents], [d.title for d in documents])
 
 
-def read_texts(path: Path, max_texts: int | None = None) -> Texts:
-    """Read a file of texts; empty ones are left out.
+def read_texts(path: Path, max_texts: int | None = None, reading: Reading | None = None) -> Texts:
+    """Read a file, a folder or a glob of texts; see ``load_texts``.
 
     Raises:
-        FusionError: The file is of another kind, empty, not UTF-8, or a line is not what it should
-            be.
+        FusionError: There is no text, a named file has a row that is none, or the folder is one of
+            retrieval data.
     """
-    _check_kind(path)
-    ids: list[str] = []
-    texts: list[str] = []
-    titles: list[str] = []
-    is_json = is_json_lines(path)
-    for number, line in read_lines(path):
-        if max_texts is not None and len(texts) >= max_texts:
-            break
-        key, text, title = _parse_row(path, number, line, is_json)
-        if text:
-            ids.append(key or str(number))
-            texts.append(text)
-            titles.append(title)
-    if not texts:
-        raise FusionError(f"{path} holds no text")
+    if (path / "corpus.jsonl").is_file() and (path / "queries.jsonl").is_file():
+        raise FusionError(f"{path} is retrieval data: write data:{path} to fit on its documents")
+    reading = reading or Reading()
+    rows = read_rows(path, reading.fields(), reading.lines, max_texts)
+    ids = [_id_of(row, path) for row in rows]
     if words := repeated(ids):
         logger.warning("%s: %s", path, words)
-    if not is_json and is_one_document(texts[:LINES]):
-        logger.warning(WARNING, path)
-    return Texts(path.name, ids, texts, titles)
+    titles = [str(row.metadata.get(TITLE, "")) for row in rows]
+    return Texts(path.name, ids, [row.text for row in rows], titles, [row.headings for row in rows])
 
 
-def _check_kind(path: Path) -> None:
-    if not path.name.lower().endswith(KINDS):
-        raise FusionError(f"{path} is of no known kind; choose among {', '.join(KINDS)}")
-
-
-def _parse_row(path: Path, number: int, line: str, is_json: bool) -> tuple[str, str, str]:
-    """Id (empty where there is none), text and title of a line."""
-    row = parse_object(path, number, line) if is_json else {"text": line}
-    if not isinstance(row.get("text"), str):
-        raise FusionError(f"{path}:{number} has no string 'text'")
-    try:
-        key = id_of([row.get("_id"), row.get("id")])
-        return key, text_of([row["text"]]), field_text(row.get("title")).strip()
-    except Unfit as error:
-        raise FusionError(f"{path}:{number}: title, text or id is unfit: {error}") from None
+def _id_of(row: Row, path: Path) -> str:
+    """A row's id; of one that has none of its own, in a file that was named, just its number."""
+    return str(row.number) if row.id == f"{path.name}:{row.number}" else row.id
 
 
 def pseudo_queries(

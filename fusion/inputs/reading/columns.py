@@ -3,8 +3,8 @@
 from typing import Any
 from uuid import UUID
 
-from fusion.bulk.arrow import arrow
 from fusion.inputs.data.records import Unfit
+from fusion.inputs.reading.arrow import arrow
 
 VIEWS = (arrow.string_view(), arrow.binary_view())
 STRINGS = (arrow.string(), arrow.large_string(), *VIEWS)
@@ -51,3 +51,11 @@ def _name(whole: bytes | None, text: bytes | None) -> bytes | str | None:
         return None
     is_text = text.decode("utf-8", "replace").replace("\ufffd", "\0").isprintable()
     return text if text and is_text else whole.hex()
+
+
+def metadata_of(column: Any) -> list[Any]:  # noqa: ANN401 - an array of arrow
+    """As ``values_of``; what is neither text nor number as Python has it, such as times."""
+    values = values_of(column)
+    if any(isinstance(value, Unfit) for value in values):
+        return column.to_pylist()
+    return values

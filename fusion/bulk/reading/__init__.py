@@ -1,1 +1,0 @@
-"""Files of any size as rows of texts and ids."""
