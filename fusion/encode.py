@@ -30,7 +30,7 @@ EXAMPLES = """\
 """
 MODEL_FLAGS = ("role", "truncate_dim", "precision", "codes", "dtype", "batch_size", "threads")
 RAY_FLAGS = ("ray_address", "workers")
-JOB_FLAGS = ("shard_rows", "strict", "resume", "overwrite")
+JOB_FLAGS = ("shard_rows", "strict", "resume", "overwrite", "keep")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -56,6 +56,9 @@ def _parser() -> argparse.ArgumentParser:
         "that hold the text, joined by spaces (default text)")  # fmt: skip
     add("--id-field", metavar="NAME", help="field of the id (default: _id or id; where there is "
         "neither, FILE:NUMBER is the id)")  # fmt: skip
+    add("--keep", type=comma_list, metavar="NAME,…", help="what to keep beside the vectors, for "
+        "fusion.search to show: text, title, and other fields of the input (default nothing)"
+        )  # fmt: skip
     add("--batch-size", type=int, metavar="N", help="texts that an encoder takes at once "
         "(default 32)")  # fmt: skip
     add("--dtype", choices=["float32", "bfloat16", "float16"], help="of the encoders' weights "
@@ -85,6 +88,7 @@ def encode(options: dict[str, Any]) -> None:
     from fusion.bulk.reading.sources import find_sources
     from fusion.bulk.writing.journal import check_free
     from fusion.bulk.writing.manifest import MANIFEST, REJECTS
+    from fusion.bulk.writing.shards import TEXT
     from fusion.model.place import check_model
 
     folder = options["output"]
@@ -93,7 +97,8 @@ def encode(options: dict[str, Any]) -> None:
         str(as_path(options["model"])),
         **{name: options[name] for name in MODEL_FLAGS if name in options},
     )
-    fields = Fields(options.get("text_fields", ("text",)), options.get("id_field", ""))
+    beside = tuple(name for name in job.keep if name != TEXT)
+    fields = Fields(options.get("text_fields", ("text",)), options.get("id_field", ""), beside)
     check_free(folder, job.resume, job.overwrite)
     reader = Reader(find_sources(str(as_path(options["input"])), folder), fields)
     check_model(config.model, config.truncate_dim)

@@ -16,7 +16,7 @@ FLOORS = {  # what each room may know of the package, besides itself
     "runs": {"inputs", "space"},
     "measure": {"runs", "inputs", "space", "topk"},
     "model": {"runs", "inputs", "space"},
-    "bulk": {"model", "runs", "inputs", "space"},  # nobody but its door opens on it
+    "bulk": {"model", "runs", "inputs", "space", "topk"},  # nobody but its doors opens on it
 }
 # What every room stands on.
 GROUND = {"errors", "environment", "locks", "output", "paths", "samples"}
@@ -25,6 +25,8 @@ STRANGERS = [  # rooms within a room, the first of which knows nothing of the se
     ("topk/settling", "topk/engines"),
     ("inputs/store", "inputs/data"),
     ("bulk/reading", "bulk/writing"),
+    ("bulk/reading", "bulk/searching"),
+    ("bulk/searching", "bulk/reading"),
     ("measure", "measure/retrieval"),
     ("space/codes", "space/training"),
 ]
@@ -34,7 +36,7 @@ HEAVY = {  # library -> the only files that may import it
     "lightning": {"space/training/lightning.py"},
     "triton": {"topk/engines/triton_kernel.py"},
     "datasets": {"inputs/data/hub.py"},
-    "pyarrow": {"bulk/*", "bulk/reading/*", "bulk/writing/*"},
+    "pyarrow": {"bulk/*", "bulk/reading/*", "bulk/searching/*", "bulk/writing/*"},
     "ray": {"bulk/ray_engine.py"},
     "matplotlib": {"measure/figures/*"},
     "sklearn": set(),  # sentence-transformers brings it, and pydocs reads its docstrings

@@ -6,7 +6,8 @@ import json
 import logging
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from typing import Any, BinaryIO
 
@@ -38,6 +39,8 @@ class Row:
     """Its own, or FILE:NUMBER; perhaps that of another row too."""
     text: str
     """Not empty, UTF-8, at most ``LONGEST_TEXT`` bytes."""
+    metadata: dict[str, str | int | float] = field(default_factory=dict)
+    """The fields that were asked for, where the row has them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,8 @@ class Fields:
     """Fields that are joined by spaces; one that a row does not have is left out."""
     id: str = ""
     """Field of the id, text or number; by default ``_id`` or ``id`` where there is one."""
+    metadata: tuple[str, ...] = ()
+    """Fields that are kept beside the text."""
     seen: set[str] = field(default_factory=set, compare=False, repr=False)
     """Fields that some row had so far."""
 
@@ -82,7 +87,7 @@ class Fields:
     @property
     def missed(self) -> list[str]:
         """Fields that were named and that no row had: slips of the pen, it may be."""
-        named = [*self.text, self.id] if self.id else self.text
+        named = [*self.text, *filter(None, [self.id]), *self.metadata]
         return [name for name in named if name not in self.seen] if len(named) > 1 else []
 
 
@@ -220,9 +225,10 @@ def _from_json(file: str, number: int, line: bytes, fields: Fields) -> Row | Rej
         row = _object(line)
     except Unfit as error:
         return Reject(file, number, str(error), _start(line))
-    fields.seen.update(row.keys() & {*fields.text, *fields.ids, TITLE})
+    fields.seen.update(row.keys() & {*fields.text, *fields.ids, *fields.metadata, TITLE})
     keys = [row.get(name) for name in fields.ids]
-    return _check(file, number, keys, [row.get(name) for name in fields.text], fields.text)
+    item = _check(file, number, keys, [row.get(name) for name in fields.text], fields.text)
+    return _with(item, {name: row.get(name) for name in fields.metadata})
 
 
 def _object(line: bytes) -> dict[str, Any]:
@@ -258,6 +264,17 @@ def _check(
     return Row(key or f"{file}:{number}", text)
 
 
+def _with(item: Row | Reject, values: dict[str, Any]) -> Row | Reject:
+    """The row with those of the values that are texts or numbers."""
+    if isinstance(item, Reject) or not values:
+        return item
+    plain = {}
+    for name, value in values.items():
+        with suppress(Unfit):
+            plain[name] = value if isinstance(value, int | float) else field_text(value)
+    return replace(item, metadata={key: value for key, value in plain.items() if value != ""})
+
+
 def _start(value: str | bytes) -> str:
     if isinstance(value, bytes):
         value = value[: 4 * SHOWN].decode("utf-8", "backslashreplace")
@@ -274,12 +291,15 @@ def _read_parquet(source: Source, fields: Fields) -> Iterator[Item]:
         if twice := [name for name in {*texts, *fields.ids} if columns.count(name) > 1]:
             raise EOFError(f"it has several columns {twice[0]}")
         ids = [name for name in fields.ids if name in columns]
-        fields.seen.update((*texts, *ids, *{TITLE}.intersection(columns)))
+        kept = [name for name in fields.metadata if columns.count(name) == 1]
+        fields.seen.update((*texts, *ids, *kept, *{TITLE}.intersection(columns)))
         total, number = max(file.metadata.num_rows, 1), 0
-        for batch in file.iter_batches(PARQUET_ROWS, columns=[*texts, *ids]):
+        for batch in file.iter_batches(PARQUET_ROWS, columns=[*{*texts, *ids, *kept}]):
             keys = zip(*(ids_of(batch.column(name)) for name in ids), strict=True)
             values = zip(*(values_of(batch.column(name)) for name in texts), strict=True)
-            for key, value in zip_longest(keys, values, fillvalue=()):
+            beside = zip(*(values_of(batch.column(name)) for name in kept), strict=True)
+            for key, value, more in zip_longest(keys, values, beside, fillvalue=()):
                 number += 1
                 item = _check(source.name, number, list(key), list(value), fields.text)
+                item = _with(item, dict(zip(kept, more, strict=True)))
                 yield number, source.size * number // total, item
