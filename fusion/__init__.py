@@ -16,6 +16,7 @@ _ROOMS = {
     "EvaluationConfig": "fusion.measure.retrieval.config",
     "FusionHead": "fusion.space.head",
     "HeadCompressor": "fusion.space.compressors",
+    "Index": "fusion.bulk.searching.index",
     "PCA": "fusion.space.compressors",
     "Ragged": "fusion.ragged",
     "Role": "fusion.inputs.encoders.catalogue",

@@ -43,7 +43,7 @@ EXAMPLES = """\
 """
 MODEL_FLAGS = ("role", "truncate_dim", "precision", "codes", "dtype", "batch_size", "threads")
 RAY_FLAGS = ("ray_address", "workers")
-JOB_FLAGS = ("shard_rows", "strict", "resume", "overwrite")
+JOB_FLAGS = ("shard_rows", "strict", "resume", "overwrite", "keep")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,6 +71,9 @@ def _parser() -> argparse.ArgumentParser:
         "tables that are read beside the text; the title always is (default: none)"
         )  # fmt: skip
     add("--lines", action="store_true", help=LINES)
+    add("--keep", type=comma_list, metavar="NAME,…", help="what to keep beside the vectors, for "
+        "fusion.search to show: text, title, and other fields of the input (default nothing)"
+        )  # fmt: skip
     add("--batch-size", type=int, metavar="N", help="texts that an encoder takes at once "
         "(default 32)")  # fmt: skip
     add("--dtype", choices=["float32", "bfloat16", "float16"], help="of the encoders' weights "
@@ -98,6 +101,7 @@ def encode(options: dict[str, Any]) -> None:
     from fusion.bulk.job import JobConfig, encode_rows
     from fusion.bulk.writing.journal import check_free
     from fusion.bulk.writing.manifest import MANIFEST, REJECTS
+    from fusion.bulk.writing.shards import TEXT
     from fusion.inputs.reading.reader import Reader
     from fusion.inputs.reading.rows import Fields
     from fusion.inputs.reading.sources import find_sources
@@ -110,10 +114,11 @@ def encode(options: dict[str, Any]) -> None:
         str(as_path(options["model"])),
         **{name: options[name] for name in MODEL_FLAGS if name in options},
     )
+    beside = tuple(name for name in job.keep if name != TEXT)
     fields = Fields(
         options.get("text_fields", ("text",)),
         options.get("id_field", ""),
-        options.get("metadata_fields", ()),
+        tuple(dict.fromkeys((*options.get("metadata_fields", ()), *beside))),
     )
     check_free(folder, job.resume, job.overwrite)
     lines = options.get("lines", False)

@@ -16,7 +16,7 @@ FLOORS = {  # what each room may know of the package, besides itself
     "runs": {"inputs", "space"},
     "measure": {"runs", "inputs", "space", "topk"},
     "model": {"runs", "inputs", "space"},
-    "bulk": {"model", "runs", "inputs", "space"},  # nobody but its door opens on it
+    "bulk": {"model", "runs", "inputs", "space", "topk"},  # nobody but its doors opens on it
 }
 # What every room stands on.
 GROUND = {"errors", "environment", "locks", "output", "paths", "ragged", "samples"}
@@ -34,7 +34,7 @@ HEAVY = {  # library -> the only files that may import it
     "lightning": {"space/training/lightning.py"},
     "triton": {"topk/engines/triton_kernel.py"},
     "datasets": {"inputs/data/hub.py"},
-    "pyarrow": {"bulk/*", "bulk/writing/*", "inputs/reading/arrow.py"},
+    "pyarrow": {"bulk/*", "bulk/searching/*", "bulk/writing/*", "inputs/reading/arrow.py"},
     "selectolax": {"inputs/reading/pages/html.py"},
     "markdown_it": {"inputs/reading/pages/markdown.py"},
     "ray": {"bulk/ray_engine.py"},

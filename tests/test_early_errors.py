@@ -33,6 +33,18 @@ def here(tmp_path_factory, model):
     (root / "t.txt").write_text("one text\nanother text\n", encoding="utf-8")
     (root / "bad.jsonl").write_text("{\n", encoding="utf-8")
     (root / "empty").mkdir()
+    (root / "begun").mkdir()
+    (root / "begun" / "_progress.jsonl").write_text("{}\n", encoding="utf-8")
+    (root / "broken").mkdir()
+    (root / "broken" / "_manifest.json").write_text("{", encoding="utf-8")
+    (root / "q.jsonl").write_text('{"text": "a"}\n{"text": 7}\n', encoding="utf-8")
+    (root / "none.txt").write_text("\n", encoding="utf-8")
+    for name, model_path in (("lost", "/no/such/model"), ("other", str(root / "model"))):
+        shards = root / name
+        shards.mkdir()
+        manifest = {"format": 1, "model_path": model_path, "rows": 0, "rejected": 0, "shards": []}
+        manifest["settings"] = {"model": "0" * 64, "width": 8, "precision": "int8"}
+        (shards / "_manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
     (root / "list.yaml").write_text("- 1\n", encoding="utf-8")
     (root / "model").symlink_to(model)
     np.save(root / "api.npy", np.ones((2, 8), np.float32))
@@ -109,6 +121,27 @@ API = "--encoders file:api.npy"
         ("encode", "model --input t.txt --output run", 1, "use --overwrite or --resume"),
         ("encode", "model --input t.txt --output r --truncate-dim 99", 2, "from 1 to 24"),
         ("encode", "model --input t.txt --output r --batch-size 0", 2, "at least 1, got 0"),
+        ("encode", "model --input t.txt --output r --keep text,text", 2, "keep names one twice"),
+        ("encode", "model --input t.txt --output r --keep id", 2, "which shards hold anyway"),
+        ("search", "no --query a", 1, "no does not exist; python -m fusion.encode makes one"),
+        ("search", "t.txt --query a", 1, "t.txt is a file, not a folder of shards"),
+        ("search", "empty --query a", 1, "empty has no _manifest.json: no finished encoding"),
+        ("search", "begun --query a", 1, "begun is an unfinished encoding: go on with"),
+        ("search", "broken --query a", 1, "_manifest.json is damaged"),
+        ("search", "lost --query a", 1, "/no/such/model is neither a folder nor a model"),
+        ("search", "other --query a", 1, "other was encoded by another model than"),
+        ("search", "other --query a --model empty", 1, "empty is no exported model"),
+        ("search", "other --query a --model run", 1, "run is a run, not a model"),
+        ("search", "other --query a -k 0", 2, "k must be at least 1, got 0"),
+        ("search", "other --query a -k x", 2, "invalid int value: 'x'"),
+        ("search", "other --query= ", 2, "--query is empty; say what to look for"),
+        ("search", "other --query a --queries t.txt", 2, "--query and --queries both say"),
+        ("search", "other --queries no.txt", 1, "--queries no.txt: no such file"),
+        ("search", "other --queries none.txt", 1, "--queries none.txt holds no query"),
+        ("search", "other --queries q.jsonl", 1, "q.jsonl:2: not text but int"),
+        ("search", "other --queries bad.jsonl", 1, "bad.jsonl:1 is not JSON"),
+        ("search", "other --queries api.ids.csv", 1, "--queries api.ids.csv: no such file"),
+        ("search", "other --queries list.yaml", 1, "list.yaml is of no known kind"),
     ],
 )  # fmt: skip
 def test_a_mistake_is_told_before_torch_is_loaded(here, door, words, code, message):

@@ -11,10 +11,10 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense
 from tiny_runs import TEXTS, build_tiny_run, expected, with_head
 
-from fusion.bulk.encoder import model_hash
 from fusion.errors import FusionError
 from fusion.model.folder import build_model, export, load, push
 from fusion.model.modules.modeling_fusion import FusedHead
+from fusion.model.place import fingerprint
 from fusion.space.compressors import PCA
 
 
@@ -94,10 +94,10 @@ def test_damaged_json_is_one_line(folder, name, content):
 
 def test_a_models_hash_covers_its_encoders_settings(exported, tmp_path):
     short = load(exported)
-    before = model_hash(short)
+    before = fingerprint(short[0].settings)
     short.max_seq_length = 5
     short.save_pretrained(str(tmp_path / "short"))
-    assert model_hash(load(tmp_path / "short")) != before
+    assert fingerprint(load(tmp_path / "short")[0].settings) != before
 
 
 def test_nothing_in_the_folder_is_a_pickle(exported):

@@ -1,17 +1,17 @@
 """A model as bulk encoding needs it: texts in, codes out, and what they depend on."""
 
-import hashlib
-import json
 import math
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 
 from fusion.bulk.writing.coders import Coder, FittedCoder, PlainCoder
+from fusion.bulk.writing.manifest import MODEL_PATH
 from fusion.bulk.writing.precisions import KINDS, PRECISIONS, kind_of
 from fusion.inputs.encoders.cuts import Cuts
+from fusion.model.place import fingerprint, place_of
 
 DTYPES = ("float32", "bfloat16", "float16")
 CutCounts = dict[str, tuple[int, dict[int, int]]]
@@ -94,8 +94,9 @@ class ModelEncoder:
             model_kwargs={"dtype": config.dtype},
         )
         width: int = config.truncate_dim or int(self.model.get_embedding_dimension() or 0)
+        first: Any = self.model[0]
         self.settings = {
-            "model": model_hash(self.model),
+            "model": fingerprint(first.settings),
             "role": config.role,
             "width": width,
             "precision": config.precision,
@@ -111,6 +112,7 @@ class ModelEncoder:
             "list_size": empty.shape[1],
             "bytes_per_vector": empty.nbytes,
             "ranges": self.coder.ranges,
+            MODEL_PATH: place_of(config.model),
         }
 
     def encode(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -159,9 +161,3 @@ def add_cuts(encoder: BulkEncoder, counts: CutCounts) -> None:
     """Count what another process has counted."""
     for name, (texts, lengths) in counts.items():
         encoder.cuts[name].add_all(texts, lengths)
-
-
-def model_hash(model: Any) -> str:  # noqa: ANN401 - a SentenceTransformer
-    """SHA-256 of a model's settings, in which those of all its weights and vocabularies stand."""
-    plain = json.dumps(asdict(model[0].settings), sort_keys=True)
-    return hashlib.sha256(plain.encode()).hexdigest()

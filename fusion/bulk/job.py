@@ -15,9 +15,15 @@ from typing import IO, Any
 from fusion.bulk.engine import Engine
 from fusion.bulk.progress import Progress
 from fusion.bulk.writing.journal import Journal, open_output
-from fusion.bulk.writing.manifest import REJECTS, Manifest
+from fusion.bulk.writing.manifest import MODEL_PATH, REJECTS, Manifest
 from fusion.bulk.writing.repeats import Repeats
-from fusion.bulk.writing.shards import Chunk, Shard, cannot_write, write_shard
+from fusion.bulk.writing.shards import (
+    OWN_COLUMNS,
+    Chunk,
+    Shard,
+    cannot_write,
+    write_shard,
+)
 from fusion.errors import FusionError
 from fusion.inputs.reading.reader import Reader
 from fusion.inputs.reading.rows import Reject, Row
@@ -86,6 +92,8 @@ class Chunks:
     rejects: Rejects
     shard_rows: int
     repeats: Repeats
+    keep: tuple[str, ...] = ()
+    """What is written beside the embeddings."""
     good: int = field(default=0, init=False)
     told: bool = field(default=False, init=False)
     """That titles are left out."""
@@ -103,10 +111,10 @@ class Chunks:
             rows.append(item)
             size += len(item.text)
             if len(rows) >= self.shard_rows or size >= SHARD_BYTES:
-                yield self._noted(Chunk(number, tuple(rows)))
+                yield self._noted(Chunk(number, tuple(rows), self.keep))
                 rows, size, number = [], 0, number + 1
         if rows:
-            yield self._noted(Chunk(number, tuple(rows)))
+            yield self._noted(Chunk(number, tuple(rows), self.keep))
 
     def _noted(self, chunk: Chunk) -> Chunk:
         """Say, before anything of it is encoded, what a person may want otherwise."""
@@ -149,10 +157,16 @@ class JobConfig:
     """Go on with a folder."""
     overwrite: bool = False
     """Replace a folder's encoding, once the new one is whole."""
+    keep: tuple[str, ...] = ()
+    """What is kept beside embeddings: ``text``, and names of metadata."""
 
     def __post_init__(self) -> None:
         if self.shard_rows < 1:
             raise ValueError(f"shard-rows must be at least 1, got {self.shard_rows}")
+        if len(set(self.keep)) < len(self.keep):
+            raise ValueError(f"keep names one twice: {','.join(self.keep)}")
+        if taken := [name for name in OWN_COLUMNS if name in self.keep]:
+            raise ValueError(f"keep names {taken[0]!r}, which shards hold anyway; leave it out")
 
 
 def encode_rows(reader: Reader, folder: Path, engine: Engine, config: JobConfig) -> Manifest:
@@ -167,12 +181,15 @@ def encode_rows(reader: Reader, folder: Path, engine: Engine, config: JobConfig)
         "text_fields": list(reader.fields.text),
         "id_field": reader.fields.id,
     }
+    if config.keep:
+        settings["keep"] = list(config.keep)
     ways = {"resume": config.resume, "overwrite": config.overwrite}
     with open_output(folder, settings, reader.identity, **ways) as journal:
         rejects = Rejects(journal.folder, config.strict)
         try:
-            chunks = Chunks(reader, rejects, config.shard_rows, Repeats(journal.folder))
-            shards = list(_fill(chunks, journal, engine, config.strict))
+            repeats = Repeats(journal.folder)
+            chunks = Chunks(reader, rejects, config.shard_rows, repeats, config.keep)
+            shards = list(_fill(chunks, journal, engine, config))
             if not shards:
                 raise chunks.nothing()
             paths = [journal.path(shard.file) for shard in shards]
@@ -192,10 +209,11 @@ def encode_rows(reader: Reader, folder: Path, engine: Engine, config: JobConfig)
     return manifest
 
 
-def _fill(chunks: Chunks, journal: Journal, engine: Engine, strict: bool) -> list[Shard]:
+def _fill(chunks: Chunks, journal: Journal, engine: Engine, config: JobConfig) -> list[Shard]:
     """Shards of all chunks; only those that are not there yet, or are damaged, are encoded."""
     done: dict[int, Shard] = {}
     about = {**engine.encoder.settings, **engine.encoder.about, "ranges": None}
+    about.pop(MODEL_PATH, None)
     with Progress(chunks.reader) as progress:
 
         def missing() -> Iterator[Chunk]:
@@ -211,7 +229,7 @@ def _fill(chunks: Chunks, journal: Journal, engine: Engine, strict: bool) -> lis
                     progress.skip(len(chunk.rows))
 
         for chunk, codes, kept in engine.run(missing()):
-            if strict and not kept.all():
+            if config.strict and not kept.all():
                 key = chunk.rows[int(kept.argmin())].id
                 raise FusionError(f"the embedding of {key!r} is zero or not finite (--strict)")
             journal.begin()

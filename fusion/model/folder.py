@@ -16,7 +16,7 @@ from fusion.inputs.encoders.names import folder_of
 from fusion.inputs.encoders.precomputed import SCHEME
 from fusion.inputs.encoders.text import UNLOADABLE, FrozenEncoder, load_encoder
 from fusion.model.card import read_results, render_card
-from fusion.model.place import check_free, find_model
+from fusion.model.place import check_free, download, find_model
 from fusion.model.ranges import fit_ranges
 from fusion.output import in_place
 from fusion.runs.folder import Run
@@ -64,7 +64,7 @@ def load(
     if unknown := options.keys() - {*OF_HUB, *OF_MODEL, *OF_ENCODERS}:
         raise ValueError(f"load takes no option {min(unknown)!r}")
     hub = {key: options[key] for key in OF_HUB if key in options}
-    folder = find_model(model) or _download(str(model), hub)
+    folder = find_model(model) or download(str(model), hub)
     try:
         own = {key: options[key] for key in OF_ENCODERS if key in options}
         modules = _load_modules(folder, _read_json(folder / MODULES), own)
@@ -101,7 +101,7 @@ def load_codebook(model: str | Path, precision: Precision | str, dim: int) -> Co
     """
     from fusion.model.modules.fused_model import CODEBOOKS
 
-    folder = find_model(model) or _download(str(model), {})
+    folder = find_model(model) or download(str(model), {})
     return load_from_shelf(folder / CODEBOOKS, precision, dim)
 
 
@@ -129,16 +129,6 @@ def _read_json(path: Path) -> Any:  # noqa: ANN401 - JSON
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FusionError(f"{path.parent} is no exported model: it has no {path.name}") from None
-
-
-def _download(name: str, hub: dict[str, Any]) -> Path:
-    from huggingface_hub import snapshot_download
-
-    places = {{"cache_folder": "cache_dir"}.get(key, key): value for key, value in hub.items()}
-    try:
-        return Path(snapshot_download(name, **places))
-    except (OSError, ValueError) as error:
-        raise FusionError(f"{name} is neither a folder nor a model that the hub gives") from error
 
 
 def export(

@@ -1,16 +1,21 @@
 """Where a model lies and what it is, found out without loading it. Light to import."""
 
+import hashlib
 import json
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 from fusion.errors import FusionError
 from fusion.inputs.data.hub import hub_reachable, in_hub_cache
 from fusion.inputs.encoders.names import HUB_ID
+from fusion.model.modules.settings import FusionSettings
 from fusion.output import check_output
 from fusion.paths import as_path
 from fusion.runs.folder import CONFIG as RUN_CONFIG
 
 MARK = "fusion_config.json"  # modeling_fusion.CONFIG, which comes with torch
+SHELF = "codebooks.safetensors"  # fused_model.CODEBOOKS, which does too
 
 
 def find_model(model: str | Path) -> Path | None:
@@ -65,6 +70,33 @@ def trained_dims(folder: Path) -> tuple[int, ...]:
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise FusionError(f"{folder / MARK} is damaged: {error}") from None
     return dims
+
+
+def download(name: str, hub: dict[str, Any]) -> Path:
+    """The folder of a model of the hub, out of its cache where it is there.
+
+    Raises:
+        FusionError: The hub does not give it.
+    """
+    from huggingface_hub import snapshot_download
+
+    places = {{"cache_folder": "cache_dir"}.get(key, key): value for key, value in hub.items()}
+    try:
+        return Path(snapshot_download(name, **places))
+    except (OSError, ValueError) as error:
+        raise FusionError(f"{name} is neither a folder nor a model that the hub gives") from error
+
+
+def place_of(model: str | Path) -> str:
+    """Where a model is found again from any folder: its path, or its hub id."""
+    folder = find_model(model)
+    return str(model) if folder is None else str(folder.resolve())
+
+
+def fingerprint(settings: FusionSettings) -> str:
+    """SHA-256 of a model's settings, in which those of all its weights and vocabularies stand."""
+    plain = json.dumps(asdict(settings), sort_keys=True)
+    return hashlib.sha256(plain.encode()).hexdigest()
 
 
 def check_free(folder: Path, overwrite: bool) -> Path:

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fusion.ragged import Ragged
+from fusion.topk.cosines import rank_documents
 
 
 def reference_topk(
@@ -45,15 +46,6 @@ def reference_topk(
             scores[level, row, : len(order)] = ranked[order]
             indices[level, row, : len(order)] = order
     return scores, indices
-
-
-def rank_documents(query: np.ndarray, documents: np.ndarray) -> np.ndarray:
-    """Cosines float64 [c], by which documents are ranked; 0 where either side is zero."""
-    norms = np.sqrt((documents * documents).sum(axis=1))
-    dots = (documents * query).sum(axis=1)  # (c,)
-    dots = np.divide(dots, norms, out=np.zeros_like(dots), where=norms > 0)
-    norm = np.sqrt((query * query).sum())
-    return dots / norm if norm > 0 else np.zeros_like(dots)
 
 
 def reference_maxsim(

@@ -287,12 +287,12 @@ def parse_journal(lines: Iterator[bytes] | BinaryIO) -> tuple[dict[str, Any] | N
 
 
 def _check_settings(folder: Path, ours: dict[str, Any], theirs: dict[str, Any]) -> None:
-    changed = [key for key in ours if ours[key] != theirs.get(key)]
+    changed = [key for key in ours | theirs if ours.get(key) != theirs.get(key)]
     if changed:
         key = changed[0]
         raise FusionError(
             f"{folder} was encoded with {key}={_short(theirs.get(key))}, now it is "
-            f"{_short(ours[key])}: resume with the same settings; or {ANEW}"
+            f"{_short(ours.get(key))}: resume with the same settings; or {ANEW}"
         )
 
 

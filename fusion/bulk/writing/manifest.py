@@ -14,6 +14,8 @@ from fusion.errors import FusionError
 
 FORMAT = 1
 MANIFEST, REJECTS = "_manifest.json", "_rejects.jsonl"
+MODEL_PATH = "model_path"
+"""Where the model was, in the manifest alone: shards are the same wherever it lies."""
 
 
 def earlier(name: str) -> str:

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from fusion.inputs.reading.rows import Row
 
 NAME = re.compile(r"part-\d{6,12}\.parquet")
 HEX = re.compile(r"[0-9a-f]{32,64}")
+TEXT = "text"
+OWN_COLUMNS = ("id", "embedding")
 
 
 @dataclass(frozen=True)
@@ -26,16 +29,31 @@ class Chunk:
     number: int
     """From 0 on."""
     rows: tuple[Row, ...]
+    keep: tuple[str, ...] = ()
+    """What is written beside the embeddings: ``text``, and names of metadata."""
 
     @property
     def digest(self) -> str:
-        """Checksum of ids and texts: tells whether a shard was made from this very input."""
+        """Checksum of ids, texts and what is kept: tells whether a shard is of this very input."""
         digest = hashlib.blake2b(digest_size=16)
         for row in self.rows:
-            for text in (row.id, row.text):
+            for text in (
+                row.id,
+                row.text,
+                *(f"{name}\0{self._kept(row, name)}" for name in self.keep),
+            ):
                 content = text.encode("utf-8")
                 digest.update(len(content).to_bytes(8, "little") + content)
         return digest.hexdigest()
+
+    def beside(self, chosen: np.ndarray) -> dict[str, list[str | None]]:
+        """What is kept of some rows, bool [n], by its name."""
+        rows = list(compress(self.rows, chosen))
+        return {name: [self._kept(row, name) for row in rows] for name in self.keep}
+
+    def _kept(self, row: Row, name: str) -> str | None:
+        value = row.text if name == TEXT else row.metadata.get(name)
+        return None if value is None else str(value)
 
     @property
     def name(self) -> str:
@@ -113,14 +131,16 @@ def write_shard(
     """
     ids = [row.id for row, keep in zip(chunk.rows, kept, strict=True) if keep]
     lost = tuple(row.id for row, keep in zip(chunk.rows, kept, strict=True) if not keep)
-    table = _table(ids, codes[kept], about)
+    beside = chunk.beside(kept)
+    table = _table(ids, codes[kept], beside, about)
     is_float = codes.dtype.kind == "f"
     # Parquet has no integers below 32 bits: a dictionary of at most 256 codes brings them to 8.
     coded = [] if is_float else ["embedding.list.element"]
     partial = path.with_name(f"_{path.name}.partial")
     try:
         with partial.open("wb") as file:
-            parquet.write_table(table, file, use_dictionary=coded, compression=_packing(is_float))
+            packing = _packing(is_float) | dict.fromkeys(beside, "zstd")
+            parquet.write_table(table, file, use_dictionary=coded, compression=packing)
             file.flush()
             os.fsync(file.fileno())
         shard = Shard(
@@ -139,7 +159,12 @@ def _packing(is_float: bool) -> dict[str, str]:
     return {"id": "zstd", "embedding.list.element": "none" if is_float else "zstd"}
 
 
-def _table(ids: Sequence[str], codes: np.ndarray, about: dict[str, Any]) -> Any:  # noqa: ANN401
+def _table(
+    ids: Sequence[str],
+    codes: np.ndarray,
+    beside: dict[str, list[str | None]],
+    about: dict[str, Any],
+) -> Any:  # noqa: ANN401 - a table of arrow
     kind = arrow.from_numpy_dtype(codes.dtype)
     values = arrow.array(np.ascontiguousarray(codes).reshape(-1), type=kind)
     element = arrow.field("element", kind, nullable=False)
@@ -147,9 +172,12 @@ def _table(ids: Sequence[str], codes: np.ndarray, about: dict[str, Any]) -> Any:
     fields = [
         arrow.field("id", arrow.string(), nullable=False),
         arrow.field("embedding", lists.type, nullable=False),
+        *(arrow.field(name, arrow.string()) for name in beside),
     ]
     schema = arrow.schema(fields, metadata={"fusion": json.dumps(about, sort_keys=True)})
-    return arrow.Table.from_arrays([arrow.array(ids, type=arrow.string()), lists], schema=schema)
+    columns = [arrow.array(values, type=arrow.string()) for values in (ids, *beside.values())]
+    columns.insert(1, lists)
+    return arrow.Table.from_arrays(columns, schema=schema)
 
 
 def cannot_write(folder: Path, error: OSError) -> FusionError:

@@ -15,8 +15,8 @@ from fusion.inputs.data.judged import RetrievalData
 from fusion.measure.retrieval.metrics import Judgements, in_trec_order, ndcg_at_k, recall_at_k
 from fusion.measure.rows import Row, with_intervals
 from fusion.space.codes import Codebook, Precision
+from fusion.topk.cosines import rank_documents
 from fusion.topk.nested import nested_topk
-from fusion.topk.reference import rank_documents
 
 log = logging.getLogger(__name__)
 

@@ -144,6 +144,12 @@ class Codebook:
         """Bits of each coded coordinate, int64 [d]."""
         return self.precision.widths(self.dim)
 
+    @property
+    def centre(self) -> np.ndarray:
+        """The mean in the coordinates of ``axes``, float32 [d]."""
+        found = self.mean.astype(np.float64) @ self.axes.astype(np.float64)  # (d,)
+        return found.astype(np.float32)
+
     def encode(self, vectors: np.ndarray) -> np.ndarray:
         """Code vectors float [n, D >= dim] into uint8 [n, bytes_per_vector].
 
@@ -272,8 +278,7 @@ class Codebook:
             if self.coding is Coding.TRELLIS:
                 named = trellis_states(named, bits, len(levels))
             standard[:, columns] = levels[named]
-        centre = self.mean.astype(np.float64) @ self.axes.astype(np.float64)  # (d,)
-        return _scaled_to_unit(standard * self.scale + centre.astype(np.float32))
+        return _scaled_to_unit(standard * self.scale + self.centre)
 
     def _parts(self) -> Iterator[tuple[Part, np.ndarray]]:
         """Each part, and its levels."""

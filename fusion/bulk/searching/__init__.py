@@ -1,0 +1,1 @@
+"""Shards are searched: exactly, streaming by, in whatever precision they were written."""

@@ -1,0 +1,112 @@
+"""Codes and rows out of shards: blocks that stream by, and what was kept beside some rows."""
+
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fusion.bulk.arrow import arrow, parquet
+from fusion.bulk.writing.manifest import Manifest
+from fusion.bulk.writing.shards import Shard
+from fusion.errors import FusionError, one_line
+
+BLOCK_BYTES = 2**21  # of codes that are scored at once
+NAMES = {"halffloat": "float16", "float": "float32"}  # of arrow, and of numpy
+BROKEN = (OSError, arrow.ArrowException, IndexError)
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Codes of rows that follow one another."""
+
+    first: int
+    """The number of the first row, over all shards."""
+    codes: np.ndarray
+    """[n, items] as they are stored."""
+
+
+@dataclass(frozen=True)
+class Shards:
+    """A finished encoding."""
+
+    folder: Path
+    manifest: Manifest
+
+    def blocks(self) -> Iterator[Block]:
+        """All codes in their order; the next shard is read while one is scored.
+
+        Raises:
+            FusionError: A shard is missing, damaged or another one.
+        """
+        first, parts, size = 0, [], 0
+        with ThreadPoolExecutor(1) as reader:
+            for codes in _ahead(reader, self._codes, self.manifest.shards):
+                parts.append(codes)
+                size += codes.nbytes
+                if size >= BLOCK_BYTES:
+                    yield Block(first, _joined(parts))
+                    first, parts, size = first + sum(map(len, parts)), [], 0
+        if parts:
+            yield Block(first, _joined(parts))
+
+    def rows(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
+        """Ids and what was kept beside them, of rows by their numbers over all shards.
+
+        Raises:
+            FusionError: A shard is missing, damaged or another one.
+        """
+        ends = np.cumsum([shard.rows for shard in self.manifest.shards])
+        owners = np.searchsorted(ends, numbers, side="right")
+        found: dict[int, dict[str, Any]] = {}
+        for owner in np.unique(owners).tolist():
+            shard = self.manifest.shards[owner]
+            first = int(ends[owner]) - shard.rows
+            own = [row for row, place in zip(numbers, owners, strict=True) if place == owner]
+            table = self._read(shard, None)
+            # Not by take(): it imports pyarrow.compute and pandas, half a second.
+            found |= {row: table.slice(row - first, 1).to_pylist()[0] for row in own}
+        return [found[row] for row in numbers]
+
+    def _codes(self, shard: Shard) -> np.ndarray:
+        column = self._read(shard, ["embedding"]).column(0)
+        return _joined([_items(chunk) for chunk in column.chunks])
+
+    def _read(self, shard: Shard, columns: list[str] | None) -> Any:  # noqa: ANN401 - a table
+        """Some columns of a shard, or all but the embedding."""
+        path = self.folder / shard.file
+        try:
+            with parquet.ParquetFile(path) as file:
+                names = [name for name in file.schema_arrow.names if name != "embedding"]
+                table = file.read(columns=columns or names, use_threads=False)
+        except BROKEN as error:
+            raise FusionError(f"{path} cannot be read: {one_line(error)[:200]}") from None
+        if len(table) != shard.rows:
+            raise FusionError(
+                f"{path} has {len(table):,} rows, but its manifest says {shard.rows:,}: it is "
+                "damaged; encode again with --resume"
+            )
+        return table
+
+
+def _ahead(reader: ThreadPoolExecutor, read: Any, shards: Sequence[Shard]) -> Iterator[np.ndarray]:  # noqa: ANN401 - a function
+    """What is read of each shard; one is read ahead, so that memory stays bounded."""
+    coming = [reader.submit(read, shard) for shard in shards[:1]]
+    for row in range(len(shards)):
+        if row + 1 < len(shards):
+            coming.append(reader.submit(read, shards[row + 1]))
+        yield coming.pop(0).result()
+
+
+def _items(chunk: Any) -> np.ndarray:  # noqa: ANN401 - an array of lists of one size
+    """The items of lists [n, items], in place: ``to_numpy`` imports pandas, half a second."""
+    items, width = chunk.values, chunk.type.list_size
+    kind = np.dtype(NAMES.get(str(items.type), str(items.type)))
+    flat = np.frombuffer(items.buffers()[1], kind)[items.offset : items.offset + len(items)]
+    return flat.reshape(-1, width)[chunk.offset : chunk.offset + len(chunk)]
+
+
+def _joined(parts: list[np.ndarray]) -> np.ndarray:
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)

@@ -1,0 +1,214 @@
+"""An encoding as something that can be asked: texts or vectors go in, the nearest rows come out."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fusion.bulk.searching.best import Best
+from fusion.bulk.searching.blocks import Block, Shards
+from fusion.bulk.searching.scorers import Scorer, scorer_of
+from fusion.bulk.writing.journal import JOURNAL
+from fusion.bulk.writing.manifest import MANIFEST, MODEL_PATH, Manifest, find
+from fusion.bulk.writing.shards import OWN_COLUMNS
+from fusion.errors import FusionError
+from fusion.model.light.queries import QueryEncoder, query_encoder
+from fusion.model.modules.settings import CONFIG, FusionSettings
+from fusion.model.place import check_model, download, find_model, fingerprint
+from fusion.paths import as_path
+
+logger = logging.getLogger(__name__)
+
+MEMORY = 2**28
+"""Bytes of codes that stay in memory between searches; larger encodings stream by each time."""
+QUERIES_AT_ONCE = 256  # whose scores of a block are in memory together
+
+
+@dataclass(frozen=True)
+class Hit:
+    """A row that was found."""
+
+    id: str
+    score: float
+    """Cosine of the query with what is stored."""
+    row: int
+    """Its number over all shards, from 0 on."""
+    fields: dict[str, str] = field(default_factory=dict)
+    """What was kept beside it: ``text``, ``title``, …; what it has not is left out."""
+
+
+class Index:
+    """A finished encoding, searched exactly.
+
+    >>> index = Index.open("vectors/mine")                            # doctest: +SKIP
+    >>> for hit in index.search("What closes a file?", k=3):          # doctest: +SKIP
+    ...     print(f"{hit.score:.3f}", hit.id, hit.fields.get("text"))
+    """
+
+    def __init__(self, shards: Shards, scorer: Scorer, model: Path, memory: int = MEMORY) -> None:
+        """Take what ``open`` has found."""
+        self._shards, self._scorer, self._model = shards, scorer, model
+        self._encoder: QueryEncoder | None = None
+        manifest = shards.manifest
+        size = 2 * int(manifest.about.get("bytes_per_vector", 0)) + 4  # as stored, as scored, norm
+        small = manifest.rows * size <= memory
+        self._kept: list[tuple[Block, Any]] | None = [] if small else None
+
+    @classmethod
+    def open(
+        cls, folder: str | Path, model: str | Path | None = None, *, memory: int = MEMORY
+    ) -> "Index":
+        """Open a folder of ``fusion.encode``.
+
+        Args:
+            folder: With its ``_manifest.json``.
+            model: Where the model lies that encoded it; by default where it was then.
+            memory: Bytes of codes that may stay in memory between searches.
+
+        Raises:
+            FusionError: It is no finished encoding, or of another model, or the model is gone.
+        """
+        shards = open_shards(as_path(folder))
+        place = model_of(shards, str(as_path(model)) if model else "")
+        return cls(shards, scorer_of(shards.manifest, place), place, memory)
+
+    def __len__(self) -> int:
+        return self._shards.manifest.rows
+
+    @property
+    def width(self) -> int:
+        """Columns of a query's vector."""
+        return int(self._shards.manifest.settings["width"])
+
+    def search(self, query: str | np.ndarray, k: int = 10) -> list[Hit]:
+        """The k rows nearest to a text, or to a vector float [d], the nearest first.
+
+        Raises:
+            ValueError: The query is empty or does not fit, or k is below 1.
+            FusionError: The model or a shard cannot be read.
+        """
+        many = [query] if isinstance(query, str) else np.atleast_2d(query)
+        return self.search_many(many, k)[0]
+
+    def search_many(self, queries: Sequence[str] | np.ndarray, k: int = 10) -> list[list[Hit]]:
+        """The same for each of q texts or of the vectors float [q, d]; shards are read once."""
+        if k < 1:
+            raise ValueError(f"k must be at least 1, got {k}")
+        vectors = self.vectors(queries)
+        found = self.nearest(vectors, k)
+        wanted = sorted({row for _, rows in found for row in rows.tolist()})
+        stored = dict(zip(wanted, self._shards.rows(wanted), strict=True))
+        return [
+            [
+                _hit(stored[row], score, row)
+                for score, row in zip(*map(np.ndarray.tolist, pair), strict=True)
+            ]
+            for pair in found
+        ]
+
+    def vectors(self, queries: Sequence[str] | np.ndarray) -> np.ndarray:
+        """Float32 [q, d] of texts, with the model's prompt for queries; vectors are checked.
+
+        Raises:
+            ValueError: A query is empty, or vectors have another width or are not finite.
+        """
+        if isinstance(queries, np.ndarray):
+            return self._checked(queries)
+        for number, query in enumerate(queries, 1):
+            if not query.strip():
+                raise ValueError(
+                    "the query is empty" if len(queries) == 1 else f"query {number} is empty"
+                )
+        self._encoder = self._encoder or query_encoder(self._model, self.width)
+        return np.asarray(self._encoder(queries), np.float32)
+
+    def nearest(self, vectors: np.ndarray, k: int) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Scores float64 and rows int64, at most k, for each of the vectors float32 [q, d]."""
+        best = [Best(vector, k, self._scorer.decode) for vector in vectors]
+        parts = range(0, len(best), QUERIES_AT_ONCE)
+        score = [self._scorer.scores(vectors[a : a + QUERIES_AT_ONCE]) for a in parts]
+        for block, taken in self._blocks():
+            for first, of_part in zip(parts, score, strict=True):
+                own = best[first : first + QUERIES_AT_ONCE]
+                for one, scores in zip(own, of_part(taken), strict=True):
+                    one.add(block.first, block.codes, scores)
+        return [one.result() for one in best]
+
+    def _blocks(self) -> Iterator[tuple[Block, Any]]:
+        if self._kept:
+            yield from self._kept
+            return
+        kept = []
+        for block in self._shards.blocks():
+            taken = block, self._scorer.take(block.codes)
+            if self._kept is not None:
+                kept.append(taken)
+            yield taken
+        if self._kept is not None:
+            self._kept = kept
+
+    def _checked(self, vectors: np.ndarray) -> np.ndarray:
+        rows = np.asarray(vectors, np.float32)
+        if rows.ndim != 2 or rows.shape[1] < self.width:
+            raise ValueError(
+                f"query vectors have shape {list(rows.shape)}, the rows are {self.width} wide"
+            )
+        if not np.isfinite(rows).all():
+            row = int(np.argmin(np.isfinite(rows).all(axis=1)))
+            raise ValueError(f"query vector {row + 1} holds a value that is not finite")
+        return rows[:, : self.width]
+
+
+def open_shards(folder: Path) -> Shards:
+    """A finished encoding, whatever model made it.
+
+    Raises:
+        FusionError: It is none; the message says what it is.
+    """
+    if not folder.is_dir():
+        words = "is a file, not a folder of shards" if folder.exists() else "does not exist"
+        raise FusionError(f"{folder} {words}; python -m fusion.encode makes one")
+    if not find(folder, MANIFEST).is_file() and find(folder, JOURNAL).is_file():
+        raise FusionError(
+            f"{folder} is an unfinished encoding: go on with fusion.encode --resume, then search"
+        )
+    return Shards(folder, Manifest.read(folder))
+
+
+def model_of(shards: Shards, place: str) -> Path:
+    """The folder of the model that encoded shards, found and compared without loading it.
+
+    Args:
+        shards: Of the encoding.
+        place: Where a person says that it is; by default where it was then.
+
+    Raises:
+        FusionError: It cannot be had, or is another one.
+    """
+    place = place or str(shards.manifest.about.get(MODEL_PATH, ""))
+    if not place:
+        raise FusionError(f"{shards.folder} does not say where its model is; name it with --model")
+    try:
+        check_model(place, int(shards.manifest.settings["width"]))
+        folder = find_model(place) or download(place, {})
+        found = fingerprint(FusionSettings.read(folder / CONFIG))
+    except (FusionError, ValueError) as error:
+        raise FusionError(
+            f"the model of {shards.folder} cannot be had: {error}; name it with --model"
+        ) from None
+    if found != (made_by := shards.manifest.settings.get("model")):
+        raise FusionError(
+            f"{shards.folder} was encoded by another model than {place} ({str(made_by)[:12]}…, not "
+            f"{found[:12]}…): name that model with --model, or encode again"
+        )
+    return folder
+
+
+def _hit(stored: dict[str, Any], score: float, row: int) -> Hit:
+    fields = {
+        key: value for key, value in stored.items() if key not in OWN_COLUMNS and value is not None
+    }
+    return Hit(stored["id"], score, row, fields)
