@@ -13,7 +13,8 @@ FLOORS = {  # what each room may know of the package, besides itself
     "topk": set(),
     "inputs": set(),
     "space": set(),
-    "runs": {"inputs", "space"},
+    "alignment": {"space"},
+    "runs": {"inputs", "space", "alignment"},
     "measure": {"runs", "inputs", "space", "topk"},
     "model": {"runs", "inputs", "space"},
     "bulk": {"model", "runs", "inputs", "space"},  # nobody but its door opens on it
@@ -26,6 +27,9 @@ STRANGERS = [  # rooms within a room, the first of which knows nothing of the se
     ("inputs/store", "inputs/data"),
     ("bulk/reading", "bulk/writing"),
     ("measure", "measure/retrieval"),
+    ("measure", "measure/crossmodal"),
+    ("measure/retrieval", "measure/crossmodal"),
+    ("measure/crossmodal", "measure/retrieval"),
     ("space/codes", "space/training"),
 ]
 MOST_FILES, MOST_LINES, LONGEST = 14, 380, 60
