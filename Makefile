@@ -21,7 +21,7 @@ $(SMALL): pyproject.toml constraints-cpu.txt
 	touch $(SMALL)
 
 $(READY): $(SMALL)
-	$(INSTALL) '.[train,embedded,bulk,ray,clients,dev]'
+	$(INSTALL) '.[train,embedded,media,multilingual,bulk,ray,clients,dev]'
 	touch $(READY)
 
 demo: $(SMALL)  ## Train on docstrings with two real encoders, evaluate, print the table

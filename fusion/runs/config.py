@@ -3,9 +3,10 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
+from fusion.errors import FusionError
 from fusion.inputs.data.texts import settled_texts
-from fusion.inputs.encoders.catalogue import PAPER_QUARTET
-from fusion.inputs.encoders.names import check_encoder, public_names, settled
+from fusion.inputs.encoders.catalogue import PAPER_QUARTET, Modality
+from fusion.inputs.encoders.names import check_encoder, modality_of, public_names, settled
 from fusion.inputs.encoders.text import DTYPES
 from fusion.inputs.encoders.tokens import TokenKind, checked_kinds
 from fusion.space.blocks import Normalization
@@ -71,9 +72,15 @@ class RunConfig:
         """Refuse encoders that cannot be had, in no time: nothing is loaded yet.
 
         Raises:
-            FusionError: One of them cannot be had.
+            FusionError: One of them cannot be had, or embeds no texts.
             ValueError: The encoders are known to give fewer columns than ``dims`` asks for.
         """
+        for name in self.encoders:
+            if modality_of(name) is not Modality.TEXT:
+                raise FusionError(
+                    f"encoder {name!r} embeds no texts, which a run is fitted on; pair it with an "
+                    "encoder of texts: fusion.align"
+                )
         widths = [check_encoder(name) for name in self.encoders]
         known = [width for width in widths if width is not None]
         if self.dims and len(known) == len(widths):

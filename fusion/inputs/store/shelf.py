@@ -25,20 +25,15 @@ from fusion.errors import FusionError
 from fusion.inputs.encoders.catalogue import Role
 from fusion.inputs.encoders.cuts import Cuts
 from fusion.inputs.encoders.text import TextEncoder
+from fusion.inputs.items import HASH_BYTES, Item, hash_item
 from fusion.locks import lock
 
 logger = logging.getLogger(__name__)
 
 CHUNK = 512  # texts a shard: half a minute of a small encoder on two cores, all that a kill costs
-HASH_BYTES = 16
 
 Records = Mapping[str, np.ndarray]
 """``hash`` V16 [n] of a shard's texts and, where it is known, ``tokens`` [n] of whole texts."""
-
-
-def hash_text(text: str) -> bytes:
-    """The name of a text in the store: 16 bytes, so that a collision is out of the question."""
-    return hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=HASH_BYTES).digest()
 
 
 @dataclass
@@ -111,34 +106,34 @@ class Shelf:
         for row in np.flatnonzero(records["tokens"] > self.limit):
             self.cut[records["hash"][row].tobytes()] = int(records["tokens"][row])
 
-    def cuts(self, name: str, texts: Sequence[str], role: Role) -> str:
+    def cuts(self, name: str, texts: Sequence[Item], role: Role) -> str:
         """What to say of texts, all on the shelf, that the encoder does not read to their end."""
         if self.limit is None or not self.cut:
             return ""
-        keys = [hash_text(text) for text in texts]
+        keys = [hash_item(text) for text in texts]
         cuts = Cuts(name, self.limit)
         cuts.add(self.cut.get(key, 0) for key in keys)
         untold = any(self.where[key][0] in self.silent for key in keys) if self.silent else False
         return cuts.words("queries" if role is Role.QUERY else "texts", untold)
 
-    def fill(self, encoder: TextEncoder, texts: Sequence[str], role: Role) -> None:
+    def fill(self, encoder: TextEncoder, texts: Sequence[Item], role: Role) -> None:
         """Embed what is missing, a chunk at a time."""
-        unique = list(dict.fromkeys(texts))
-        missing = sum(hash_text(text) not in self.where for text in unique)
+        unique = _firsts(texts)
+        missing = sum(hash_item(text) not in self.where for text in unique)
         if not missing:
             return
         bar = tqdm(total=missing, desc=f"{encoder.name} {role}", unit="text", disable=None)
         with bar:
             for start in range(0, len(unique), self.chunk):
                 chunk = unique[start : start + self.chunk]
-                if all(hash_text(text) in self.where for text in chunk):
+                if all(hash_item(text) in self.where for text in chunk):
                     continue
                 with _alone(self.folder) as alone:
                     # Of a killed process; or of a living one, where the disk has no locks.
                     for stale in self.folder.glob("partial-*") if alone else ():
                         stale.unlink(missing_ok=True)
                     self.refresh()  # another process may have done this chunk meanwhile
-                    todo = [text for text in chunk if hash_text(text) not in self.where]
+                    todo = [text for text in chunk if hash_item(text) not in self.where]
                     if todo:
                         self._embed(encoder, todo, role, bar.update)
                         self.refresh()
@@ -146,7 +141,7 @@ class Shelf:
     def _embed(
         self,
         encoder: TextEncoder,
-        texts: Sequence[str],
+        texts: Sequence[Item],
         role: Role,
         advance: Callable[[int], object],
     ) -> None:
@@ -173,12 +168,12 @@ class Shelf:
         mapped = np.load(path, mmap_mode="r", allow_pickle=False)
         return {name: mapped[name] for name in ("hash", "tokens") if name in mapped.dtype.names}
 
-    def gather(self, texts: Sequence[str], dim: int) -> np.ndarray:
+    def gather(self, texts: Sequence[Item], dim: int) -> np.ndarray:
         """Read the embeddings of texts that are all on the shelf: float32 [n, dim]."""
         out = np.empty((len(texts), dim), dtype=np.float32)
         places: dict[str, tuple[list[int], list[int]]] = {}
         for row, text in enumerate(texts):
-            shard, record = self.where[hash_text(text)]
+            shard, record = self.where[hash_item(text)]
             rows, records = places.setdefault(shard, ([], []))
             rows.append(row)
             records.append(record)
@@ -188,14 +183,14 @@ class Shelf:
         return out
 
     def _write(
-        self, texts: Sequence[str], embeddings: np.ndarray, tokens: np.ndarray | None = None
+        self, texts: Sequence[Item], embeddings: np.ndarray, tokens: np.ndarray | None = None
     ) -> None:
         kind: list[Any] = [("hash", f"V{HASH_BYTES}"), ("embedding", "<f4", embeddings.shape[1:])]
         records = np.empty(len(texts), kind + ([] if tokens is None else [("tokens", "<u4")]))
         if tokens is not None:
             records["tokens"] = tokens
         records["hash"] = np.frombuffer(
-            b"".join(hash_text(text) for text in texts), dtype=f"V{HASH_BYTES}"
+            b"".join(hash_item(text) for text in texts), dtype=f"V{HASH_BYTES}"
         )
         records["embedding"] = embeddings
         self._keep(lambda file: np.save(file, records, allow_pickle=False))
@@ -216,6 +211,14 @@ class Shelf:
             ) from error
         finally:
             partial.unlink(missing_ok=True)
+
+
+def _firsts(items: Sequence[Item]) -> list[Item]:
+    """Each item once; two files of one content are one picture."""
+    found: dict[bytes, Item] = {}
+    for item in items:
+        found.setdefault(hash_item(item), item)
+    return list(found.values())
 
 
 @contextmanager

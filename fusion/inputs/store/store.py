@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from fusion.inputs.encoders.catalogue import Role
 from fusion.inputs.encoders.precomputed import PrecomputedEncoder
 from fusion.inputs.encoders.text import FrozenEncoder, TextEncoder
 from fusion.inputs.encoders.tokens import KEPT, TokenKind
+from fusion.inputs.items import as_items
 from fusion.inputs.store.shelf import Shelf
 from fusion.inputs.store.stored import Stored
 from fusion.inputs.store.tokens import StoredTokens, TokenShelf
@@ -57,15 +59,16 @@ class Store:
     def embed(
         self,
         encoder: TextEncoder,
-        texts: Sequence[str],
+        texts: Sequence[Any],
         role: Role,
         ids: Sequence[str] | None = None,
     ) -> np.ndarray:
-        """Embed texts, reading what is stored and storing what is new.
+        """Embed texts or pictures, reading what is stored and storing what is new.
 
         Args:
             encoder: A frozen encoder.
-            texts: n texts; equal texts are embedded once.
+            texts: n texts, or pictures as ``{"image": path}``; equal ones are embedded once, and
+                pictures are equal by their content.
             role: Queries or documents.
             ids: Needed only by encoders that look embeddings up.
 
@@ -81,11 +84,12 @@ class Store:
     def open(
         self,
         encoder: TextEncoder,
-        texts: Sequence[str],
+        texts: Sequence[Any],
         role: Role,
         ids: Sequence[str] | None = None,
     ) -> Stored:
-        """Embed texts as ``embed`` does, but leave the embeddings on disk until they are read."""
+        """Embed items as ``embed`` does, but leave the embeddings on disk until they are read."""
+        texts = as_items(texts)
         read: Callable[[slice], np.ndarray]
         if isinstance(encoder, PrecomputedEncoder):  # they are on disk already
             read = encoder.reader(role, ids)

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from fusion.errors import FusionError
+from fusion.inputs.items import Item, shown_item
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Stored:
 
     name: str
     """Of the encoder."""
-    texts: Sequence[str]
+    texts: Sequence[Item]
     dim: int
     read: Callable[[slice], np.ndarray]
     """Gives float32 ``[rows, dim]`` for a slice of rows."""
@@ -52,7 +53,7 @@ class Stored:
 
 
 def check_embeddings(
-    embeddings: np.ndarray, name: str, texts: Sequence[str], rows: Sequence[int] | None = None
+    embeddings: np.ndarray, name: str, texts: Sequence[Item], rows: Sequence[int] | None = None
 ) -> None:
     """Refuse embeddings that have no direction.
 
@@ -72,6 +73,6 @@ def check_embeddings(
         kind = "zero" if norms[first] == 0 else "not finite"
         raise FusionError(
             f"encoder {name!r}: the embedding of row {rows[first] if rows else first} is {kind} "
-            f"(text {texts[first][:40]!r}; {int(bad.sum())} such rows); remove or repair these "
+            f"({shown_item(texts[first])}; {int(bad.sum())} such rows); remove or repair these "
             "texts"
         )

@@ -11,7 +11,8 @@ import numpy as np
 from fusion.inputs.encoders.catalogue import Role
 from fusion.inputs.encoders.text import TextEncoder
 from fusion.inputs.encoders.tokens import TokenKind, kept
-from fusion.inputs.store.shelf import HASH_BYTES, Records, Shelf, hash_text
+from fusion.inputs.items import HASH_BYTES, hash_text
+from fusion.inputs.store.shelf import Records, Shelf
 from fusion.samples import evenly_spaced
 
 TOKEN_CHUNK = 128  # texts a shard: some 25 MB of a small encoder's token vectors

@@ -1,0 +1,1 @@
+"""Two fused sides whose rows belong together become one nested space."""
