@@ -84,21 +84,21 @@ def _canonical_means(
     search: TokenSearch, left: Asked, tile: Tile, wanted: np.ndarray
 ) -> np.ndarray:
     """Means float64 [l, n] of a query's largest cosines with a tile's documents, where wanted."""
-    shape = len(search.dims), len(left.rows), len(tile.places)
+    shape = len(search.dims), len(tile.places), len(left.rows)
     seen, best = np.full((2, *shape), -np.inf)
     queries = left.given.double().numpy()
     for piece in tile.pieces:
-        for level, cosines, inverse in search.cosines(left, piece):
+        found = (some for sides in search.sides(left, piece) for some in sides.cosines())
+        for level, cosines in enumerate(found):
             if not wanted[level].any():
                 continue
-            cosines *= inverse[:, None]
-            largest = np.maximum.reduceat(cosines, piece.starts, axis=1)  # (t, n)
+            largest = np.maximum.reduceat(cosines, piece.starts, axis=0)  # (n, t)
             np.maximum(seen[level], largest, out=seen[level])
             least = seen[level] - 2 * UPWARDS * maxsim_bounds(search.dims)[level]
-            least[:, ~wanted[level]] = np.inf
-            pairs = (cosines >= least.repeat(piece.counts, axis=1)).nonzero()
+            least[~wanted[level]] = np.inf
+            pairs = (cosines >= least.repeat(piece.counts, axis=0)).nonzero()
             _raise(best[level], search, (queries, search.dims[level]), piece, pairs)
-    means = [summed(np.ascontiguousarray(part.T)) / len(queries) for part in best]
+    means = [summed(part) / len(queries) for part in best]
     return np.stack(means)
 
 
@@ -109,13 +109,13 @@ def _raise(
     piece: Piece,
     pairs: tuple[np.ndarray, ...],
 ) -> None:
-    """Raise the largest cosines [t, n] to the canonical ones of pairs of tokens, row by row."""
-    rows, columns = pairs
+    """Raise the largest cosines [n, t] to the canonical ones of pairs of tokens."""
+    columns, rows = pairs
     if not len(rows):
         return
     queries, dim = asked
     used, places = np.unique(columns, return_inverse=True)
-    exact = search.exact(piece.rows(used))  # (c, D)
+    exact = search.exact(piece.rows()[used])  # (c, D)
     cosines = canonical_cosines(queries[:, :dim], exact[:, :dim], rows, places)
     document = piece.starts.searchsorted(columns, side="right") - 1
-    np.maximum.at(best, (rows, document), cosines)
+    np.maximum.at(best, (document, rows), cosines)
