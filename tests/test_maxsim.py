@@ -160,7 +160,7 @@ def test_the_bound_holds_and_is_not_idle():
     )
     search = tokens.pose(queries, documents, [128, 384], 100, None, None)
     with pool() as run:
-        scores = maxsim.mean_maxima(search, slice(0, 3), np.arange(100), run)
+        scores = maxsim.mean_maxima(search, search.asked(slice(0, 3)), np.arange(100), run)
     exact, order = reference_maxsim(queries, documents, [128, 384], 100)
     true = np.take_along_axis(exact, np.argsort(order, axis=2), axis=2)
     for bound, error in zip(maxsim_bounds((128, 384)), np.abs(scores - true), strict=True):

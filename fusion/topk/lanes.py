@@ -22,7 +22,7 @@ Rows = np.ndarray | Tensor
 
 LANES = 32  # queries' tokens that are multiplied together
 READ = 2**17  # numbers of documents that all widths read before the next: 512 KB
-STRIPS = 8  # products that cost less one by one than stacked
+STRIPS = 2  # products that cost less one by one than stacked
 FOLDED = 16  # rows of a block
 
 
@@ -94,39 +94,55 @@ def largest_products(
 def prefix_products(lanes: np.ndarray, runs: Sequence[Rows], dims: Sequence[int]) -> Tensor:
     """The products of every prefix of rows, float32 [l, groups, t, LANES]."""
     found = np.empty((len(dims), len(lanes), sum(map(len, runs)), LANES), np.float32)
-    segments = [(a, b, lanes[:, a:b]) for a, b in pairwise((0, *dims))]
+    segments = list(pairwise((0, *dims)))
+    products = [
+        Product(a, b, group[a:b], out)
+        for (a, b), outs in zip(segments, found, strict=True)
+        for group, out in zip(lanes, outs, strict=True)
+    ]
     start = 0
-    for rows in _read(runs, dims[-1]):
-        stop = start + len(rows)
-        for (a, b, right), out in zip(segments, found, strict=True):
-            _multiply(rows[:, a:b], right, out[:, start:stop])
-        start = stop
+    for rows in _read(runs, max(1, READ // dims[-1])):
+        for product in products:
+            product.write(rows, start)
+        start += len(rows)
     for before, after in pairwise(found):
         after += before
     return torch.from_numpy(found)
 
 
-def _read(runs: Sequence[Rows], width: int) -> Iterator[np.ndarray]:
+def _read(runs: Sequence[Rows], most: int) -> Iterator[np.ndarray]:
     """Rows in parts that stay in cache while all widths read them, float32 [any, d or wider]."""
-    most = max(1, READ // width)
     for run in runs:
-        parts = [run[first : first + most] for first in range(0, len(run), most)]
-        for part in parts:
-            yield part.float().contiguous().numpy() if isinstance(part, Tensor) else part
+        if isinstance(run, Tensor):
+            for first in range(0, len(run), most):
+                yield run[first : first + most].float().contiguous().numpy()
+        elif len(run) <= most:
+            yield run
+        else:
+            for first in range(0, len(run), most):
+                yield run[first : first + most]
 
 
-def _multiply(rows: np.ndarray, right: np.ndarray, out: np.ndarray) -> None:
-    """Write rows [t, w] times each group [groups, w, LANES] to [groups, t, LANES]."""
-    height = max(1, SMALL // (LANES * right.shape[1]))
-    if len(rows) <= STRIPS * height:
-        for group, found in zip(right, out, strict=True):
-            for first in range(0, len(rows), height):
-                part = slice(first, first + height)
-                np.matmul(rows[part], group, out=found[part])
-        return
-    count, rest = divmod(len(rows), height)
-    whole = len(rows) - rest
-    strips = out[:, :whole].reshape(len(out), count, height, LANES).transpose(1, 0, 2, 3)
-    np.matmul(rows[:whole].reshape(count, 1, height, -1), right, out=strips)
-    if rest:
-        np.matmul(rows[whole:], right, out=out[:, whole:])
+class Product:
+    """Some columns of documents' tokens times one group of queries' tokens."""
+
+    __slots__ = ("begin", "end", "height", "out", "right")
+
+    def __init__(self, begin: int, end: int, right: np.ndarray, out: np.ndarray) -> None:
+        """Columns from ``begin`` to ``end``, float32 [columns, LANES] and [t, LANES]."""
+        self.begin, self.end, self.right, self.out = begin, end, right, out
+        self.height = max(1, SMALL // right.size)
+
+    def write(self, rows: np.ndarray, start: int) -> None:
+        """Write the products of rows float32 [n, d or wider] from row ``start`` on."""
+        height, stop = self.height, start + len(rows)
+        columns = rows[:, self.begin : self.end]
+        if len(rows) > STRIPS * height:
+            whole = len(rows) // height * height
+            stacked = self.out[start : start + whole].reshape(-1, height, LANES)
+            np.matmul(columns[:whole].reshape(len(stacked), height, -1), self.right, out=stacked)
+            columns, start = columns[whole:], start + whole
+        for first in range(start, stop, height):
+            last = min(first + height, stop)
+            out = self.out[first:last]
+            np.matmul(columns[first - start : last - start], self.right, out=out)

@@ -4,7 +4,7 @@ A tile is cut by the number of its tokens, whatever documents they belong to, so
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -20,7 +20,15 @@ from fusion.topk.lanes import (
     out_of_lanes,
     prefix_products,
 )
-from fusion.topk.norms import NotFiniteError, PrefixNorms, prefix_norms
+from fusion.topk.norms import (
+    NotFiniteError,
+    PrefixNorms,
+    added_squares,
+    prefix_norms,
+    prefix_squares,
+    sums_of_squares,
+    usual_norms,
+)
 from fusion.topk.problem import as_tensor, check_dims, check_k, scale_queries
 from fusion.topk.ragged import Ragged
 
@@ -93,6 +101,17 @@ class Asked:
         """The same as right-hand sides of products, float32 [groups, d, LANES]."""
         return in_lanes(self.rows)
 
+    def query(self, row: int) -> "Asked":
+        """The tokens of one of the queries."""
+        part = slice(int(self.starts[row]), int(self.starts[row] + self.counts[row]))
+        norms = replace(self.norms, inverse=self.norms.inverse[:, part])
+        return Asked(self.given[part], self.counts[row : row + 1], self.rows[part], norms)
+
+    def first(self, levels: int) -> "Asked":
+        """The same at so many of the levels."""
+        norms = self.norms.first(levels)
+        return Asked(self.given, self.counts, self.rows[:, : norms.dims[-1]], norms)
+
     @property
     def starts(self) -> np.ndarray:
         """The first token of each query, int64 [q]."""
@@ -143,6 +162,11 @@ class TokenSearch:
     """int64 [q, m], -1 for none."""
     norms: PrefixNorms | None
     """Of the documents' tokens, if they are known."""
+
+    def first(self, levels: int) -> "TokenSearch":
+        """The same search at so many of its levels."""
+        norms = None if self.norms is None else self.norms.first(levels)
+        return replace(self, dims=self.dims[:levels], norms=norms)
 
     def asked(self, block: slice) -> Asked:
         """The tokens of a block of queries.
@@ -213,9 +237,13 @@ class TokenSearch:
         return [(rows.double() * norms.scale[:, None]).float()], norms
 
     def _measured(self, runs: Sequence[Rows], piece: Piece, dims: tuple[int, ...]) -> PrefixNorms:
+        whole = [run[:, : dims[-1]] for run in runs]
+        if isinstance(self._readable, np.ndarray):
+            sums = np.concatenate([sums_of_squares(np.asarray(run), dims) for run in whole])
+            if (norms := usual_norms(added_squares(sums, dims), dims)) is not None:
+                return norms
         try:
-            rows = torch.cat([torch.as_tensor(run)[:, : dims[-1]] for run in runs])
-            return prefix_norms(rows, dims)
+            return prefix_norms(torch.cat([torch.as_tensor(run) for run in whole]), dims)
         except NotFiniteError as error:
             row = int(piece.rows()[error.row])
             raise ValueError(_not_finite("document", self.offsets, row)) from None
@@ -252,11 +280,11 @@ def pose(
 
 def asked(rows: Tensor, counts: np.ndarray, dims: tuple[int, ...]) -> Asked:
     """Queries' tokens [t, d], near unit norm where they are of unusual size."""
-    norms = prefix_norms(rows, dims, "queries")
-    scaled = rows.float()
-    if norms.scale is not None:
-        scaled, norms = scale_queries(rows, norms)
-    return Asked(rows, counts, scaled, norms)
+    wide = rows.float()
+    norms = usual_norms(prefix_squares(wide.numpy(), dims), dims)
+    if norms is None:
+        wide, norms = scale_queries(rows, prefix_norms(rows, dims, "queries"))
+    return Asked(rows, counts, wide, norms)
 
 
 def _pieces(begin: np.ndarray, end: np.ndarray, most: int) -> Iterator[Piece]:

@@ -13,17 +13,16 @@ from fusion.topk.tokens import Asked, Tile, TokenSearch
 
 
 def mean_maxima(
-    search: TokenSearch, block: slice, documents: np.ndarray, run: Callable[..., Any]
+    search: TokenSearch, left: Asked, documents: np.ndarray, run: Callable[..., Any]
 ) -> np.ndarray:
     """Means over queries' tokens of the largest cosines with documents, float64 [l, q, m].
 
     Args:
-        search: Whose queries and documents.
-        block: Consecutive queries.
+        search: Whose documents.
+        left: The queries.
         documents: int64 [m]; -inf is the mean of one without tokens.
         run: What scores tiles: ``map``, or that of a pool of threads.
     """
-    left = search.asked(block)
     scores = np.full((len(search.dims), len(left.counts), len(documents)), -np.inf)
 
     def score(tile: Tile) -> None:
