@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from fusion import Ragged, maxsim_topk
-from fusion.topk import maxsim, tokens
+from fusion.topk import lanes, maxsim, tokens
 from fusion.topk.bounds import maxsim_bounds
 from fusion.topk.nested import corpus_norms
 from fusion.topk.reference import reference_maxsim, reference_topk
@@ -70,17 +70,19 @@ def check(queries, documents, dims, k, candidates=None, **options):
 @pytest.fixture
 def hostile(monkeypatch):
     """Products with as much noise as the bound allows, another for every place and every call."""
-    rng, plain = np.random.default_rng(0), tokens.prefix_products
+    rng, plain = np.random.default_rng(0), lanes.prefix_products
     monkeypatch.setattr(tokens, "TILE_COSINES", 1)
 
-    def prefix_products(queries, runs, dims):
-        products, rows = plain(queries, runs, dims), torch.cat(runs).double()
+    def prefix_products(sides, runs, dims):
+        products = plain(sides, runs, dims)
+        rows = np.concatenate([np.asarray(run) for run in runs]).astype(float)
         for dim, bound, some in zip(dims, maxsim_bounds(tuple(dims)), products, strict=True):
-            sizes = [side[:, :dim].double().norm(dim=1).numpy() for side in (queries, rows)]
+            sizes = np.linalg.norm(rows[:, :dim], axis=1), np.linalg.norm(sides[:, :dim], axis=1)
             noise = 0.9 * bound * rng.choice([-1, 1], some.shape)
-            some += torch.from_numpy(noise * np.outer(*sizes))
+            some += torch.from_numpy(noise * sizes[0][:, None] * sizes[1][:, None])
         return products
 
+    monkeypatch.setattr(lanes, "prefix_products", prefix_products)
     monkeypatch.setattr(tokens, "prefix_products", prefix_products)
 
 
@@ -158,7 +160,7 @@ def test_the_bound_holds_and_is_not_idle():
     )
     search = tokens.pose(queries, documents, [128, 384], 100, None, None)
     with pool() as run:
-        scores = maxsim.mean_maxima(search, slice(0, 3), np.arange(100), run)
+        scores = maxsim.mean_maxima(search, search.asked(slice(0, 3)), np.arange(100), run)
     exact, order = reference_maxsim(queries, documents, [128, 384], 100)
     true = np.take_along_axis(exact, np.argsort(order, axis=2), axis=2)
     for bound, error in zip(maxsim_bounds((128, 384)), np.abs(scores - true), strict=True):
@@ -255,7 +257,9 @@ def test_norms_may_be_kept():
 def test_tiles_and_threads_do_not_show(monkeypatch, threads, block):
     monkeypatch.setattr(tokens, "TILE_COSINES", 1)
     monkeypatch.setattr(tokens, "FEWEST", 13)  # so most documents are cut
-    monkeypatch.setattr(tokens, "STRIP", 5)
+    monkeypatch.setattr(lanes, "READ", 500)
+    monkeypatch.setattr(lanes, "STRIPS", 1)
+    monkeypatch.setattr(lanes, "SMALL", 32 * 48 * 9)
     monkeypatch.setattr(maxsim, "BLOCK_TOKENS", block)
     queries = ragged([7, 1, 30, 2, 2, 5, 4], 48, 1)
     before = torch.get_num_threads()

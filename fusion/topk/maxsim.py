@@ -107,8 +107,10 @@ def _search_block(search: TokenSearch, block: slice, run: Run, results: Results)
     if search.candidates is not None:
         named = np.unique(search.candidates[block.start])
         documents = named[named >= 0]
-    scores = mean_maxima(search, block, documents, run)  # (l, q, m)
+    left = search.asked(block)
+    scores = mean_maxima(search, left, documents, run)  # (l, q, m)
     for row, query in enumerate(range(block.start, block.stop)):
-        for level, found in enumerate(best_means(search, query, documents, scores[:, row])):
+        best = best_means(search, left.query(row), documents, scores[:, row])
+        for level, found in enumerate(best):
             for whole, some in zip(results, found, strict=True):
                 whole[level, query, : len(some)] = some

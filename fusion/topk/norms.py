@@ -43,6 +43,10 @@ class PrefixNorms:
     dims: tuple[int, ...]
     """The widths that these norms belong to."""
 
+    def first(self, levels: int) -> "PrefixNorms":
+        """Of so many of the widths."""
+        return PrefixNorms(self.inverse[:levels], self.scale, self.wide, self.dims[:levels])
+
 
 def prefix_norms(
     rows: Tensor, dims: Sequence[int], name: str = "corpus", first_row: int = 0
@@ -81,6 +85,14 @@ def prefix_norms(
     return PrefixNorms(inverse, None if (scale == 1).all() else scale, wide, tuple(dims))
 
 
+def usual_norms(squared: Tensor, dims: tuple[int, ...]) -> PrefixNorms | None:
+    """Norms of rows with these squared prefix norms float64 [n, l], or None if one is unusual."""
+    usual = (squared[:, 0] > SAFE[0]) & (squared[:, -1] < SAFE[1])  # NaN fails both
+    if not usual.all():
+        return None
+    return PrefixNorms(squared.rsqrt().float().T.contiguous(), None, False, dims)
+
+
 def summed_terms(dims: Sequence[int]) -> int:
     """How many squares are summed in the dtype of the rows; their sums are summed in float64."""
     unit = _unit(dims)
@@ -97,15 +109,23 @@ def _unit(dims: Sequence[int]) -> int:
 
 def prefix_squares(rows: np.ndarray, dims: Sequence[int]) -> Tensor:
     """Squared norms of every prefix, float64 [rows, l], from sums in the dtype of the rows."""
+    return added_squares(sums_of_squares(rows, dims), dims)
+
+
+def sums_of_squares(rows: np.ndarray, dims: Sequence[int]) -> np.ndarray:
+    """Sums [rows, any] that add up to the squared norms of every prefix, in the rows' dtype."""
     unit = _unit(dims)
     if unit >= SIMD:  # equal units in one call read the rows once
         units = rows.reshape(len(rows), -1, unit)  # (rows, units, unit)
-        sums = np.einsum("rus,rus->ru", units, units, dtype=rows.dtype)
-        return torch.from_numpy(
-            sums.cumsum(axis=1, dtype=np.float64)[:, np.array(dims) // unit - 1]
-        )
+        return np.einsum("rus,rus->ru", units, units, dtype=rows.dtype)
     parts = [np.einsum("rs,rs->r", rows[:, a:b], rows[:, a:b]) for a, b in pairwise((0, *dims))]
-    return torch.from_numpy(np.stack(parts, axis=1).cumsum(axis=1, dtype=np.float64))
+    return np.stack(parts, axis=1)
+
+
+def added_squares(sums: np.ndarray, dims: Sequence[int]) -> Tensor:
+    """Squared norms of every prefix, float64 [rows, l], from ``sums_of_squares``."""
+    unit, total = _unit(dims), sums.cumsum(axis=1, dtype=np.float64)
+    return torch.from_numpy(total[:, np.array(dims) // unit - 1] if unit >= SIMD else total)
 
 
 def _squared_on(rows: Tensor, dims: Sequence[int]) -> Tensor:

@@ -4,22 +4,37 @@ A tile is cut by the number of its tokens, whatever documents they belong to, so
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fusion.ragged import Ragged
-from fusion.topk.norms import FLOAT32, NotFiniteError, PrefixNorms, prefix_norms
-from fusion.topk.problem import Rows, as_tensor, check_dims, check_k, scale_queries
+from fusion.topk.lanes import (
+    LANES,
+    Fold,
+    Rows,
+    in_lanes,
+    largest_products,
+    out_of_lanes,
+    prefix_products,
+)
+from fusion.topk.norms import (
+    NotFiniteError,
+    PrefixNorms,
+    added_squares,
+    prefix_norms,
+    prefix_squares,
+    sums_of_squares,
+    usual_norms,
+)
+from fusion.topk.problem import as_tensor, check_dims, check_k, scale_queries
 
 FLOATS = (torch.float32, torch.float16, torch.bfloat16)
 TILE_COSINES = 2**20  # of a tile at all levels: 4 MB
-FEWEST, MOST = 64, 8192  # tokens of a tile
-STRIP = 768  # documents' tokens that a product reads at a time: a megabyte or so
+FEWEST, MOST = 64, 16384  # tokens of a tile
 
 
 @dataclass(frozen=True)
@@ -38,7 +53,7 @@ class Piece:
 
     @cached_property
     def starts(self) -> np.ndarray:
-        """The column at which each document begins, int64 [n]."""
+        """Where each document begins, int64 [n]."""
         return self.counts.cumsum() - self.counts
 
     def runs(self) -> list[tuple[int, int]]:
@@ -48,10 +63,14 @@ class Piece:
         last = self.end[np.concatenate([breaks, [True]])]
         return list(zip(first.tolist(), last.tolist(), strict=True))
 
-    def rows(self, columns: np.ndarray) -> np.ndarray:
-        """The rows int64 [m] that stand at columns int64 [m]."""
-        document = self.starts.searchsorted(columns, side="right") - 1
-        return self.begin[document] + columns - self.starts[document]
+    @cached_property
+    def fold(self) -> Fold:
+        """How the largest of each document's tokens is found."""
+        return Fold.of(self.starts, self.counts)
+
+    def rows(self) -> np.ndarray:
+        """The rows of all tokens, int64 [t]."""
+        return (self.begin - self.starts).repeat(self.counts) + np.arange(self.counts.sum())
 
 
 @dataclass(frozen=True)
@@ -77,10 +96,51 @@ class Asked:
     norms: PrefixNorms
     """Of these."""
 
+    @cached_property
+    def lanes(self) -> np.ndarray:
+        """The same as right-hand sides of products, float32 [groups, d, LANES]."""
+        return in_lanes(self.rows)
+
+    def query(self, row: int) -> "Asked":
+        """The tokens of one of the queries."""
+        part = slice(int(self.starts[row]), int(self.starts[row] + self.counts[row]))
+        norms = replace(self.norms, inverse=self.norms.inverse[:, part])
+        return Asked(self.given[part], self.counts[row : row + 1], self.rows[part], norms)
+
+    def first(self, levels: int) -> "Asked":
+        """The same at so many of the levels."""
+        norms = self.norms.first(levels)
+        return Asked(self.given, self.counts, self.rows[:, : norms.dims[-1]], norms)
+
     @property
     def starts(self) -> np.ndarray:
         """The first token of each query, int64 [q]."""
         return self.counts.cumsum() - self.counts
+
+
+@dataclass(frozen=True)
+class Sides:
+    """The tokens of queries and of documents, and at which levels they are multiplied."""
+
+    levels: slice
+    left: Asked
+    runs: list[Rows]
+    """Documents' tokens [any, d or wider], t in all."""
+    norms: PrefixNorms
+    """Of these."""
+
+    def cosines(self) -> Iterator[np.ndarray]:
+        """Cosines float32 [documents' tokens, queries' tokens] of each level in turn."""
+        products = prefix_products(self.left.lanes, self.runs, self.norms.dims)
+        products *= self.norms.inverse[:, None, :, None]
+        for some, inverse in zip(products.numpy(), self.left.norms.inverse.numpy(), strict=True):
+            yield out_of_lanes(some, len(inverse)) * inverse
+
+    def largest(self, fold: Fold) -> np.ndarray:
+        """The largest of each document and query's token, float32 [levels, n, queries' tokens]."""
+        norms, inverse = self.norms, self.left.norms.inverse.numpy()  # (l, t)
+        found = largest_products(self.left.lanes, self.runs, norms.dims, norms.inverse, fold)
+        return out_of_lanes(found, inverse.shape[1]) * inverse[:, None]
 
 
 @dataclass(frozen=True)
@@ -103,6 +163,11 @@ class TokenSearch:
     norms: PrefixNorms | None
     """Of the documents' tokens, if they are known."""
 
+    def first(self, levels: int) -> "TokenSearch":
+        """The same search at so many of its levels."""
+        norms = None if self.norms is None else self.norms.first(levels)
+        return replace(self, dims=self.dims[:levels], norms=norms)
+
     def asked(self, block: slice) -> Asked:
         """The tokens of a block of queries.
 
@@ -122,7 +187,8 @@ class TokenSearch:
 
         Results never depend on it.
         """
-        most = min(MOST, max(FEWEST, TILE_COSINES // (tokens * len(self.dims))))
+        lanes = -(-tokens // LANES) * LANES
+        most = min(MOST, max(FEWEST, TILE_COSINES // (lanes * len(self.dims))))
         begin, end = self.offsets[documents], self.offsets[documents + 1]
         there = (end > begin).nonzero()[0]
         total = np.concatenate([[0], (end - begin)[there].cumsum()])
@@ -137,45 +203,49 @@ class TokenSearch:
         """Documents' tokens int64 [n] as float64 [n, D]."""
         return self.documents[torch.from_numpy(rows), : self.dims[-1]].double().numpy()
 
-    def cosines(self, left: Asked, piece: Piece) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """Cosines of each level in turn, whose queries' norms are still to be divided by.
-
-        Yields:
-            The level; float32 [queries' tokens, documents' tokens], to be overwritten at will;
-            and what to multiply its rows by, float32 [queries' tokens].
+    def sides(self, left: Asked, piece: Piece) -> Iterator[Sides]:
+        """What is multiplied for all levels at once, or for one level after the other.
 
         Raises:
             ValueError: If a token is not finite; it names the document and the token.
         """
         runs, norms = self._right(piece, self.dims, self.norms)
         if not (left.norms.wide or norms.wide) or len(self.dims) == 1:
-            yield from _cosines(left, runs, norms)
+            yield Sides(slice(None), left, runs, norms)
             return
         for level, dim in enumerate(self.dims):  # each level on its own needs no common scale
             alone = asked(left.given[:, :dim], left.counts, (dim,))
-            for _, cosines, inverse in _cosines(alone, *self._right(piece, (dim,), None)):
-                yield level, cosines, inverse
+            yield Sides(slice(level, level + 1), alone, *self._right(piece, (dim,), None))
+
+    @cached_property
+    def _readable(self) -> Rows:
+        """Documents' tokens where they lie: an array if products can read it, or else a tensor."""
+        rows = self.documents
+        plain = rows.dtype == torch.float32 and rows.stride(1) == 1
+        return rows.numpy() if plain and rows.stride(0) >= self.dims[-1] else rows
 
     def _right(
         self, piece: Piece, dims: tuple[int, ...], known: PrefixNorms | None
-    ) -> tuple[list[Tensor], PrefixNorms]:
-        """Documents' tokens [any, d], where they lie if they can be used so, and their norms."""
+    ) -> tuple[list[Rows], PrefixNorms]:
+        """Documents' tokens [any, d or wider], where they lie if they can be, and their norms."""
         ranges = piece.runs()
-        runs = [self.documents[a:b, : dims[-1]] for a, b in ranges]
-        if known is None:
-            whole = _joined(runs).float()
-            runs, norms = [whole], self._measured(whole, piece, dims)
-        else:
-            norms = _part(known, ranges)
+        runs = [self._readable[a:b] for a, b in ranges]
+        norms = self._measured(runs, piece, dims) if known is None else _part(known, piece)
         if norms.scale is None:
             return runs, norms
-        return [(_joined(runs).double() * norms.scale[:, None]).float()], norms
+        rows = self.documents[torch.from_numpy(piece.rows()), : dims[-1]]
+        return [(rows.double() * norms.scale[:, None]).float()], norms
 
-    def _measured(self, rows: Tensor, piece: Piece, dims: tuple[int, ...]) -> PrefixNorms:
+    def _measured(self, runs: Sequence[Rows], piece: Piece, dims: tuple[int, ...]) -> PrefixNorms:
+        whole = [run[:, : dims[-1]] for run in runs]
+        if isinstance(self._readable, np.ndarray):
+            sums = np.concatenate([sums_of_squares(np.asarray(run), dims) for run in whole])
+            if (norms := usual_norms(added_squares(sums, dims), dims)) is not None:
+                return norms
         try:
-            return prefix_norms(rows, dims)
+            return prefix_norms(torch.cat([torch.as_tensor(run) for run in whole]), dims)
         except NotFiniteError as error:
-            row = int(piece.rows(np.array([error.row]))[0])
+            row = int(piece.rows()[error.row])
             raise ValueError(_not_finite("document", self.offsets, row)) from None
 
 
@@ -209,54 +279,12 @@ def pose(
 
 
 def asked(rows: Tensor, counts: np.ndarray, dims: tuple[int, ...]) -> Asked:
-    """Queries' tokens [t, d] near unit norm."""
-    scaled, norms = scale_queries(rows, prefix_norms(rows, dims, "queries"))
-    return Asked(rows, counts, scaled, norms)
-
-
-def prefix_products(queries: Tensor, runs: list[Tensor], dims: Sequence[int]) -> Tensor:
-    """The products of every prefix of rows, float32 [l, q, c]; documents' rows are runs [any, d].
-
-    A strip of documents' rows is read once for all levels, which find it in cache.
-    """
-    room = torch.empty(len(dims), len(queries), sum(map(len, runs)), **FLOAT32)
-    start = 0
-    for strip in _strips(runs):
-        before = None
-        columns = room[:, :, start : start + len(strip)]
-        for out, (a, b) in zip(columns, pairwise((0, *dims)), strict=True):
-            left, right = queries[:, a:b], strip[:, a:b].T
-            if before is None:
-                torch.mm(left, right, out=out)
-            else:
-                torch.addmm(before, left, right, out=out)
-            before = out
-        start += len(strip)
-    return room
-
-
-def _strips(runs: list[Tensor]) -> Iterator[Tensor]:
-    """Runs of rows as float32 [at most STRIP, d]: long ones in parts, short ones put together."""
-    short: list[Tensor] = []
-    for part in (part for run in runs for part in run.split(STRIP)):
-        if short and sum(map(len, short)) + len(part) > STRIP:
-            yield _joined(short).float()
-            short = []
-        short.append(part)
-    if short:
-        yield _joined(short).float()
-
-
-def _joined(runs: list[Tensor]) -> Tensor:
-    return runs[0] if len(runs) == 1 else torch.cat(runs)
-
-
-def _cosines(
-    left: Asked, runs: list[Tensor], norms: PrefixNorms
-) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-    products = prefix_products(left.rows, runs, norms.dims)
-    for level, cosines in enumerate(products.mul_(norms.inverse[:, None]).numpy()):
-        yield level, cosines, left.norms.inverse[level].numpy()
+    """Queries' tokens [t, d], near unit norm where they are of unusual size."""
+    wide = rows.float()
+    norms = usual_norms(prefix_squares(wide.numpy(), dims), dims)
+    if norms is None:
+        wide, norms = scale_queries(rows, prefix_norms(rows, dims, "queries"))
+    return Asked(rows, counts, wide, norms)
 
 
 def _pieces(begin: np.ndarray, end: np.ndarray, most: int) -> Iterator[Piece]:
@@ -268,13 +296,13 @@ def _pieces(begin: np.ndarray, end: np.ndarray, most: int) -> Iterator[Piece]:
         yield Piece(np.array([start]), np.minimum(start + most, end))
 
 
-def _part(norms: PrefixNorms, ranges: list[tuple[int, int]]) -> PrefixNorms:
-    """The norms of some ranges of rows."""
-    inverse = torch.cat([norms.inverse[:, a:b] for a, b in ranges], dim=1)
+def _part(norms: PrefixNorms, piece: Piece) -> PrefixNorms:
+    """The norms of a piece's tokens."""
+    rows = torch.from_numpy(piece.rows())
     scale = norms.scale
     if scale is not None:
-        scale = torch.cat([scale[a:b] for a, b in ranges])
-    return PrefixNorms(inverse, scale, norms.wide, norms.dims)
+        scale = scale[rows]
+    return PrefixNorms(norms.inverse.index_select(1, rows), scale, norms.wide, norms.dims)
 
 
 def _on_cpu(rows: Tensor, name: str) -> Tensor:

@@ -13,35 +13,33 @@ from fusion.topk.tokens import Asked, Tile, TokenSearch
 
 
 def mean_maxima(
-    search: TokenSearch, block: slice, documents: np.ndarray, run: Callable[..., Any]
+    search: TokenSearch, left: Asked, documents: np.ndarray, run: Callable[..., Any]
 ) -> np.ndarray:
     """Means over queries' tokens of the largest cosines with documents, float64 [l, q, m].
 
     Args:
-        search: Whose queries and documents.
-        block: Consecutive queries.
+        search: Whose documents.
+        left: The queries.
         documents: int64 [m]; -inf is the mean of one without tokens.
         run: What scores tiles: ``map``, or that of a pool of threads.
     """
-    left = search.asked(block)
     scores = np.full((len(search.dims), len(left.counts), len(documents)), -np.inf)
 
     def score(tile: Tile) -> None:
         best = _maxima(search, left, tile)
-        means = np.add.reduceat(best, left.starts, axis=1, dtype=np.float64)
-        scores[:, :, tile.places] = means / left.counts[:, None]
+        means = np.add.reduceat(best, left.starts, axis=2, dtype=np.float64) / left.counts
+        scores[:, :, tile.places] = means.transpose(0, 2, 1)
 
     list(run(score, search.tiles(documents, len(left.rows))))
     return scores
 
 
 def _maxima(search: TokenSearch, left: Asked, tile: Tile) -> np.ndarray:
-    """The largest cosine of each token with each document of a tile, float32 [l, t, n]."""
-    shape = len(search.dims), len(left.rows), len(tile.places)
+    """The largest cosine of each token with each document of a tile, float32 [l, n, t]."""
+    shape = len(search.dims), len(tile.places), len(left.rows)
     best = np.full(shape, -np.inf, np.float32)
     for piece in tile.pieces:
-        for level, cosines, inverse in search.cosines(left, piece):
-            largest = np.maximum.reduceat(cosines, piece.starts, axis=1)  # (t, n)
-            largest *= inverse[:, None]
-            np.maximum(best[level], largest, out=best[level])
+        for sides in search.sides(left, piece):
+            some = best[sides.levels]
+            np.maximum(some, sides.largest(piece.fold), out=some)
     return best

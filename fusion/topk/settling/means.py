@@ -15,26 +15,27 @@ UPWARDS = 1.0001  # covers what the comparison itself rounds
 
 
 def best_means(
-    search: TokenSearch, query: int, documents: np.ndarray, scores: np.ndarray
+    search: TokenSearch, left: Asked, documents: np.ndarray, scores: np.ndarray
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """A query's best at each level: scores float64 and documents int64 [keep, or all there are].
 
     Args:
-        search: Whose queries and documents.
-        query: Its index.
+        search: Whose documents.
+        left: The query.
         documents: int64 [m], ascending.
         scores: float64 [l, m], as an engine computed them.
     """
-    tokens = int(search.query_offsets[query + 1] - search.query_offsets[query])
-    reach = [2 * UPWARDS * (b + mean_bound(tokens)) for b in maxsim_bounds(search.dims)]
+    bounds, tokens = maxsim_bounds(search.dims), len(left.rows)
+    reach = [2 * UPWARDS * (bound + mean_bound(tokens)) for bound in bounds]
     chosen = [_contenders(*part, search.keep) for part in zip(scores, reach, strict=True)]
     tied = [
         places[_near(line[places], far)]
         for places, line, far in zip(chosen, scores, reach, strict=True)
     ]
     if any(map(len, tied)):
-        scores = scores.copy()
-        _put_canonical(search, search.asked(slice(query, query + 1)), documents, tied, scores)
+        scores, levels = scores.copy(), max(i for i, some in enumerate(tied, 1) if len(some))
+        narrow = search.first(levels), left.first(levels)  # what is wider need not be read again
+        _put_canonical(*narrow, documents, tied[:levels], reach, scores[:levels])
     found = []
     for places, line in zip(chosen, scores, strict=True):
         best = places[np.lexsort((places, -line[places]))[: search.keep]]
@@ -67,38 +68,47 @@ def _put_canonical(
     left: Asked,
     documents: np.ndarray,
     tied: list[np.ndarray],
+    reach: list[float],
     scores: np.ndarray,
 ) -> None:
-    """Replace a query's scores [l, m] at the places that are tied at each level."""
+    """Replace a query's scores [l, m] at the places that are tied at each level.
+
+    Norms that were measured for all levels are as good as ``reach`` [any], others as their own.
+    """
+    bounds = maxsim_bounds(search.dims)
+    reach = [max(far, 2 * UPWARDS * bound) for far, bound in zip(reach, bounds, strict=False)]
     wanted = np.zeros(scores.shape, bool)
     for level, places in enumerate(tied):
         wanted[level, places] = True
     some = np.flatnonzero(wanted.any(axis=0))
     for tile in search.tiles(documents[some], len(left.rows)):
         places = some[tile.places]
-        means = _canonical_means(search, left, tile, wanted[:, places])
+        means = _canonical_means(search, left, tile, wanted[:, places], reach)
         scores[:, places] = np.where(wanted[:, places], means, scores[:, places])
 
 
 def _canonical_means(
-    search: TokenSearch, left: Asked, tile: Tile, wanted: np.ndarray
+    search: TokenSearch, left: Asked, tile: Tile, wanted: np.ndarray, reach: list[float]
 ) -> np.ndarray:
-    """Means float64 [l, n] of a query's largest cosines with a tile's documents, where wanted."""
-    shape = len(search.dims), len(left.rows), len(tile.places)
+    """Means float64 [l, n] of a query's largest cosines with a tile's documents, where wanted.
+
+    Near enough to be the largest are ``reach`` [l].
+    """
+    shape = len(search.dims), len(tile.places), len(left.rows)
     seen, best = np.full((2, *shape), -np.inf)
     queries = left.given.double().numpy()
     for piece in tile.pieces:
-        for level, cosines, inverse in search.cosines(left, piece):
+        found = (some for sides in search.sides(left, piece) for some in sides.cosines())
+        for level, cosines in enumerate(found):
             if not wanted[level].any():
                 continue
-            cosines *= inverse[:, None]
-            largest = np.maximum.reduceat(cosines, piece.starts, axis=1)  # (t, n)
+            largest = np.maximum.reduceat(cosines, piece.starts, axis=0)  # (n, t)
             np.maximum(seen[level], largest, out=seen[level])
-            least = seen[level] - 2 * UPWARDS * maxsim_bounds(search.dims)[level]
-            least[:, ~wanted[level]] = np.inf
-            pairs = (cosines >= least.repeat(piece.counts, axis=1)).nonzero()
+            least = seen[level] - reach[level]
+            least[~wanted[level]] = np.inf
+            pairs = (cosines >= least.repeat(piece.counts, axis=0)).nonzero()
             _raise(best[level], search, (queries, search.dims[level]), piece, pairs)
-    means = [summed(np.ascontiguousarray(part.T)) / len(queries) for part in best]
+    means = [summed(part) / len(queries) for part in best]
     return np.stack(means)
 
 
@@ -109,13 +119,13 @@ def _raise(
     piece: Piece,
     pairs: tuple[np.ndarray, ...],
 ) -> None:
-    """Raise the largest cosines [t, n] to the canonical ones of pairs of tokens, row by row."""
-    rows, columns = pairs
+    """Raise the largest cosines [n, t] to the canonical ones of pairs of tokens."""
+    columns, rows = pairs
     if not len(rows):
         return
     queries, dim = asked
     used, places = np.unique(columns, return_inverse=True)
-    exact = search.exact(piece.rows(used))  # (c, D)
+    exact = search.exact(piece.rows()[used])  # (c, D)
     cosines = canonical_cosines(queries[:, :dim], exact[:, :dim], rows, places)
     document = piece.starts.searchsorted(columns, side="right") - 1
-    np.maximum.at(best, (rows, document), cosines)
+    np.maximum.at(best, (document, rows), cosines)

@@ -1,0 +1,148 @@
+"""Products of documents' tokens and queries' tokens, and the largest of each document.
+
+Queries' tokens stand side by side in groups of ``LANES`` columns. A product of a strip of rows with
+one group is so small that numpy's BLAS neither packs its sides nor shares it among threads: twice
+as fast as one large product, for any number of queries. What comes out has documents' tokens as
+rows, and the largest of each whole block of ``FOLDED`` rows are taken a few registers at a time.
+Only these, and the rows of documents that begin or end within a block, are told apart by document.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from fusion.topk.products import SMALL
+
+Rows = np.ndarray | Tensor
+"""[any, d or wider]: an array float32 with contiguous columns, or a tensor of any kind."""
+
+LANES = 32  # queries' tokens that are multiplied together
+READ = 2**17  # numbers of documents that all widths read before the next: 512 KB
+STRIPS = 2  # products that cost less one by one than stacked
+FOLDED = 16  # rows of a block
+
+
+@dataclass(frozen=True)
+class Fold:
+    """What the largest of each document's rows is taken from: single rows and whole blocks."""
+
+    rows: np.ndarray
+    """int64 [r], ascending."""
+    order: np.ndarray
+    """int64 [m]: blocks, and rows by their place among ``rows``, after all blocks."""
+    firsts: np.ndarray
+    """int64 [n]: where each document begins in this order."""
+    blocks: int
+    """How many whole blocks there are."""
+
+    @classmethod
+    def of(cls, starts: np.ndarray, counts: np.ndarray) -> "Fold":
+        """Of documents that follow one another from int64 [n] on, with at least one row each."""
+        stops = starts + counts
+        first, last = -(-starts // FOLDED), stops // FOLDED
+        whole = last > first
+        before = np.where(whole, first * FOLDED, stops) - starts
+        after = np.where(whole, stops - last * FOLDED, 0)
+        lengths = np.stack([before, np.where(whole, last - first, 0), after], axis=1)  # (n, 3)
+        begins = np.stack([starts, first, stops - after], axis=1)
+        places = (lengths.cumsum() - lengths.reshape(-1)).reshape(-1, 3)
+        order = (begins - places).repeat(lengths.reshape(-1)) + np.arange(lengths.sum())
+        single = np.tile([True, False, True], len(starts)).repeat(lengths.reshape(-1))
+        rows, blocks = order[single], int(stops[-1]) // FOLDED
+        order[single] = blocks + np.arange(len(rows))
+        return cls(rows, order, places[:, 0], blocks)
+
+
+def in_lanes(rows: Tensor) -> np.ndarray:
+    """Tokens float32 [t, d] as right-hand sides [groups, d, LANES], filled up with zeros."""
+    groups = -(-len(rows) // LANES)
+    padded = np.zeros((groups * LANES, rows.shape[1]), np.float32)
+    padded[: len(rows)] = rows.numpy()
+    return np.ascontiguousarray(padded.reshape(groups, LANES, -1).transpose(0, 2, 1))
+
+
+def out_of_lanes(found: np.ndarray, tokens: int) -> np.ndarray:
+    """Results [..., groups, n, LANES] as [..., n, tokens]."""
+    apart = np.moveaxis(found, -3, -2)
+    return apart.reshape(*apart.shape[:-2], -1)[..., :tokens]
+
+
+def largest_products(
+    lanes: np.ndarray, runs: Sequence[Rows], dims: Sequence[int], inverse: Tensor, fold: Fold
+) -> np.ndarray:
+    """The largest scaled product of each document, float32 [l, groups, n, LANES].
+
+    Args:
+        lanes: Queries' tokens float32 [groups, d, LANES].
+        runs: Documents' tokens, t in all.
+        dims: Ascending widths.
+        inverse: What to multiply documents' tokens by, float32 [l, t].
+        fold: Of the documents.
+    """
+    products = prefix_products(lanes, runs, dims)
+    products *= inverse[:, None, :, None]
+    whole = products[:, :, : fold.blocks * FOLDED].unflatten(2, (fold.blocks, FOLDED))
+    single = products.numpy().take(fold.rows, axis=2)
+    kept = np.concatenate([whole.amax(dim=3).numpy(), single], axis=2)
+    return np.maximum.reduceat(kept.take(fold.order, axis=2), fold.firsts, axis=2)
+
+
+def prefix_products(lanes: np.ndarray, runs: Sequence[Rows], dims: Sequence[int]) -> Tensor:
+    """The products of every prefix of rows, float32 [l, groups, t, LANES]."""
+    found = np.empty((len(dims), len(lanes), sum(map(len, runs)), LANES), np.float32)
+    segments = list(pairwise((0, *dims)))
+    products = [
+        Product(a, b, group[a:b], out)
+        for (a, b), outs in zip(segments, found, strict=True)
+        for group, out in zip(lanes, outs, strict=True)
+    ]
+    start = 0
+    for rows in _read(runs, max(1, READ // dims[-1])):
+        for product in products:
+            product.write(rows, start)
+        start += len(rows)
+    for before, after in pairwise(found):
+        after += before
+    return torch.from_numpy(found)
+
+
+def _read(runs: Sequence[Rows], most: int) -> Iterator[np.ndarray]:
+    """Rows in parts that stay in cache while all widths read them, float32 [any, d or wider]."""
+    for run in runs:
+        if isinstance(run, Tensor):
+            for first in range(0, len(run), most):
+                yield run[first : first + most].float().contiguous().numpy()
+        elif len(run) <= most:
+            yield run
+        else:
+            for first in range(0, len(run), most):
+                yield run[first : first + most]
+
+
+class Product:
+    """Some columns of documents' tokens times one group of queries' tokens."""
+
+    __slots__ = ("begin", "end", "height", "out", "right")
+
+    def __init__(self, begin: int, end: int, right: np.ndarray, out: np.ndarray) -> None:
+        """Columns from ``begin`` to ``end``, float32 [columns, LANES] and [t, LANES]."""
+        self.begin, self.end, self.right, self.out = begin, end, right, out
+        self.height = max(1, SMALL // right.size)
+
+    def write(self, rows: np.ndarray, start: int) -> None:
+        """Write the products of rows float32 [n, d or wider] from row ``start`` on."""
+        height, stop = self.height, start + len(rows)
+        columns = rows[:, self.begin : self.end]
+        if len(rows) > STRIPS * height:
+            whole = len(rows) // height * height
+            stacked = self.out[start : start + whole].reshape(-1, height, LANES)
+            np.matmul(columns[:whole].reshape(len(stacked), height, -1), self.right, out=stacked)
+            columns, start = columns[whole:], start + whole
+        for first in range(start, stop, height):
+            last = min(first + height, stop)
+            out = self.out[first:last]
+            np.matmul(columns[first - start : last - start], self.right, out=out)
