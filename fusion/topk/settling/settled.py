@@ -39,12 +39,17 @@ def settled(problem: Problem, engine: Engine) -> Found:
         return engine(problem)
     if problem.corpus.device.type == "cpu" and problem.keep * CROWDED > len(problem.corpus):
         problem = problem.doubled()
-    shape = len(problem.dims), len(problem.queries), problem.keep
-    results = np.empty(shape, np.float32), np.empty(shape, np.int64)
-    rows, keep = np.arange(len(problem.queries)), problem.keep
+    rows, keep, results = np.arange(len(problem.queries)), problem.keep, None
     for wanted in (keep + MARGIN + keep // SPARE, 2 * keep + SECOND):
-        found = engine(problem.some(rows, min(wanted, len(problem.corpus))))
-        left = _settle(problem, rows, [part.cpu().numpy() for part in found], results)
+        tensors = engine(problem.some(rows, min(wanted, len(problem.corpus))))
+        found = tuple(np.ascontiguousarray(part.cpu().numpy()) for part in tensors)
+        left = _settle(problem, rows, found)
+        best = tuple(part[..., :keep] for part in found)
+        if results is None:  # of all queries: nothing has to be moved
+            results = best
+        else:
+            for whole, some in zip(results, best, strict=True):
+                whole[:, rows] = some
         rows = rows[left.any(axis=0)]  # their ends are still open
         if not len(rows):
             break
@@ -56,21 +61,19 @@ def settled(problem: Problem, engine: Engine) -> Found:
     return scores, indices
 
 
-def _settle(
-    problem: Problem, rows: np.ndarray, found: list[np.ndarray], results: tuple[np.ndarray, ...]
-) -> np.ndarray:
-    """Write the settled results of queries [r]; at which levels ends are open, bool [l, r]."""
+def _settle(problem: Problem, rows: np.ndarray, found: tuple[np.ndarray, ...]) -> np.ndarray:
+    """Settle results [l, r, any] of queries in place; at which levels ends are open, bool [l, r].
+
+    What was found is contiguous.
+    """
     asked = problem.some(rows, problem.keep)
-    scores, indices = (np.ascontiguousarray(part) for part in found)
-    near, left = _near(asked, scores)
+    near, left = _near(asked, found[0])
     chained = near.copy()
     chained[..., 1:] |= near[..., :-1]
     with pool() as run:
         rungs = _rungs(asked, run)
         for part in _parts(np.count_nonzero(chained, axis=(0, 2))):
-            _settle_some(asked, rungs, (chained, near, scores, indices), part)
-    for whole, some in zip(results, (scores, indices), strict=True):
-        whole[:, rows] = some[..., : problem.keep]
+            _settle_some(asked, rungs, (chained, near, *found), part)
     return left
 
 
