@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 
 from fusion.errors import FusionError
-from fusion.inputs.data.jsonl import KINDS, is_json_lines, parse_object, read_lines
+from fusion.inputs.data.jsonl import parse_object, read_lines
 from fusion.inputs.data.records import Unfit, id_of, text_of
 
-VECTORS = ".npy"
+LINES, JSON_LINES, VECTORS = (".txt", ".txt.gz"), (".jsonl", ".jsonl.gz"), ".npy"
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,10 +44,10 @@ def read_questions(path: Path) -> Questions:
         raise FusionError(f"--queries {path}: no such file")
     if path.suffix.lower() == VECTORS:
         return _vectors(path)
-    if not path.name.lower().endswith(KINDS):
-        known = ", ".join([*KINDS, VECTORS])
+    if not path.name.lower().endswith(LINES + JSON_LINES):
+        known = ", ".join([*LINES, *JSON_LINES, VECTORS])
         raise FusionError(f"--queries {path} is of no known kind; choose among {known}")
-    found = list(_rows(path) if is_json_lines(path) else _lines(path))
+    found = list(_rows(path) if path.name.lower().endswith(JSON_LINES) else _lines(path))
     if not found:
         raise FusionError(f"--queries {path} holds no query")
     ids, texts = zip(*found, strict=True)
