@@ -174,7 +174,7 @@ def test_both_stages_end_to_end(place, capfd):
     arguments = [
         str(place / "one"), "--rerank", str(place / "many"), "--data", str(place / "letters"),
         "--rerank-dims", "8,16", "--rerank-precisions", "float16,binary", "--rerank-top", "20",
-        "--dims", "16", "--output", str(out),
+        "--dims", "16", "--rerank-vectors", "4,100", "--output", str(out),
     ]  # fmt: skip
     assert evaluate.main(arguments) == 0
     printed = capfd.readouterr().out
@@ -183,18 +183,19 @@ def test_both_stages_end_to_end(place, capfd):
     plain = [row for row in rows if row.rerank is None]
     second = [row for row in rows if row.rerank is not None]
     assert {row.method for row in plain} == {"concat", "head"}
-    assert len(second) == 2 * 2 * 2  # first stages, widths, precisions
+    assert len(second) == 2 * 2 * 2 * 2  # first stages, widths, precisions, numbers of vectors
     for row in second:
         stage = row.rerank
         size = {"float16": 2 * stage.dim, "binary": stage.dim / 8}[stage.precision]
         assert stage.bytes_per_document == pytest.approx(stage.vectors_per_document * size)
         assert row.bytes_per_vector == 64 + round(stage.bytes_per_document)
         assert stage.weight >= 0
+        assert stage.vectors_per_document == 4 or "100x" in row.method
         assert (stage.run, stage.top) == ("many", 20)
         [alone] = [r for r in plain if r.method == row.method.partition("+")[0]]
         assert row.recall_at_100 == alone.recall_at_100  # only the order of the first 20 changes
     [best] = [r for r in second if r.rerank.dim == 16 and r.rerank.precision == "float16"
-              and r.method.startswith("concat")]  # fmt: skip
+              and r.method.startswith("concat+tokens:pca-100x")]  # fmt: skip
     [alone] = [r for r in plain if r.method == "concat"]
     assert best.ndcg_at_10 > alone.ndcg_at_10
     report = json.loads((out / "results.json").read_text(encoding="utf-8"))

@@ -24,11 +24,13 @@ from fusion.measure.retrieval.metrics import Judgements
 from fusion.measure.retrieval.sets import check_names, check_token_widths, check_widths
 from fusion.measure.retrieval.sweep import RECALL_CUTOFF, Found, row_of, searched
 from fusion.measure.rows import Rerank, Row, mean_rows, with_intervals
+from fusion.measure.stages import STAGES
 from fusion.ragged import Ragged
 from fusion.runs.folder import Run
 from fusion.runs.fusing import load_encoders
 from fusion.runs.tokens import half_rows, map_tokens, open_tokens
 from fusion.space.codes import Codebook, Precision
+from fusion.space.summaries import first_vectors
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +53,8 @@ class _First:
 class _Tokens:
     """Token vectors of a data set at one width or, where they are floats, at several."""
 
+    vectors: int | None
+    """Of a document, at most; None for all of its tokens."""
     dims: list[int]
     precision: Precision
     bytes_per_vector: list[int]
@@ -69,9 +73,11 @@ class _Mapper:
     encoders: Sequence[TextEncoder]
     store: Store
 
-    def __call__(self, texts: Sequence[str], role: Role, width: int) -> Ragged:
+    def __call__(
+        self, texts: Sequence[str], role: Role, width: int, most: int | None = None
+    ) -> Ragged:
         stored = open_tokens(self.encoders, texts, role, self.run.config, self.store)
-        return map_tokens(self.run.blocks, stored, self.project, width, self.store)
+        return map_tokens(self.run.blocks, stored, self.project, width, self.store, most)
 
     @property
     def dims(self) -> list[int]:
@@ -84,8 +90,9 @@ class _Mapper:
         found = self.project(self.run.calibration)
         return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
 
-    def coded(self, tokens: Ragged, book: Codebook, dim: int) -> Ragged:
-        """Token vectors as a code gives them back, float16 [t, dim]."""
+    def coded(self, tokens: Ragged, precision: Precision, dim: int) -> Ragged:
+        """Token vectors as their codes give them back, float16 [t, dim]."""
+        book = Codebook.fit(self.calibration, precision, dim)
 
         def rows_of(rows: slice) -> np.ndarray:
             return book.decode(book.encode(np.asarray(tokens.rows[rows], dtype=np.float32)))
@@ -200,16 +207,20 @@ def _variants(task: _Task, mapper: _Mapper) -> Iterator[_Tokens]:
     dims, data, pseudo = mapper.dims, task.data, task.pseudo
     queries = mapper(data.queries, Role.QUERY, dims[-1])
     asked = mapper(pseudo.queries, Role.QUERY, dims[-1]) if pseudo is not None else None
-    documents = mapper((pseudo or data).documents, Role.DOCUMENT, dims[-1])
+    many = task.rerank.vectors
+    most = max(many, default=None)
+    documents = mapper((pseudo or data).documents, Role.DOCUMENT, dims[-1], most)
     for precision in task.rerank.precisions:
-        if precision.is_float:
-            sizes = [precision.bytes_of(dim) for dim in dims]
-            yield _Tokens(dims, precision, sizes, queries, asked, documents)
-            continue
-        for dim in dims:
-            book = Codebook.fit(mapper.calibration, precision, dim)
-            coded = mapper.coded(documents, book, dim)
-            yield _Tokens([dim], precision, [book.bytes_per_vector], queries, asked, coded)
+        sizes = {dim: precision.bytes_of(dim) for dim in dims}
+        for levels in [dims] if precision.is_float else [[dim] for dim in dims]:
+            stored = (
+                documents if precision.is_float else mapper.coded(documents, precision, levels[0])
+            )
+            for count in many or (None,):
+                held = stored if count in (None, most) else first_vectors(stored, count)
+                yield _Tokens(
+                    count, levels, precision, [sizes[d] for d in levels], queries, asked, held
+                )
 
 
 def _second_stage(task: _Task, first: _First, tokens: _Tokens) -> Iterator[Row]:
@@ -230,7 +241,8 @@ def _second_stage(task: _Task, first: _First, tokens: _Tokens) -> Iterator[Row]:
         both = replace(
             found, indices=ordered, bytes_per_vector=found.bytes_per_vector + round(kept * size)
         )
-        method = f"{first.method}+tokens:{stage.method}-{dim}-{stage.precision}"
+        many = f"-{tokens.vectors}x" if tokens.vectors else "-"
+        method = f"{first.method}{STAGES}{stage.method}{many}{dim}-{stage.precision}"
         row = row_of(task.data, task.judgements, method, first.seed, both)
         yield replace(row, rerank=stage)
 
