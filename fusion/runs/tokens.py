@@ -33,7 +33,10 @@ def token_sample(
     """
     rows = evenly_spaced(len(texts), config.token_rows // TOKENS_A_TEXT)
     chosen = [texts.texts[row] for row in rows]
-    stored = open_tokens(encoders, chosen, Role.DOCUMENT, config, store)
+    ids = [texts.ids[row] for row in rows]
+    stored = open_tokens(encoders, chosen, Role.DOCUMENT, config, store, ids)
+    if not len(stored[0]):
+        raise FusionError("the texts have no tokens to fit on")
     fused = blocks.transform([one.sample(config.token_rows) for one in stored])
     logger.info(
         "fitted on %s of %s tokens (%s) of %s of %s texts",
@@ -117,13 +120,14 @@ def open_tokens(
     role: Role,
     config: RunConfig,
     store: Store,
+    ids: Sequence[str] | None = None,
 ) -> list[StoredTokens]:
     """The kept tokens of texts by each encoder.
 
     Raises:
         FusionError: An encoder gives no token vectors, or two of them split texts differently.
     """
-    stored = [store.open_tokens(encoder, texts, role, config.tokens) for encoder in encoders]
+    stored = [store.open_tokens(one, texts, role, config.tokens, ids) for one in encoders]
     for other in stored[1:]:
         differs = np.flatnonzero(np.diff(other.offsets) != np.diff(stored[0].offsets))
         if len(differs):

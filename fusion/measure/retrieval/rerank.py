@@ -10,6 +10,7 @@ from fusion.inputs.data.judged import RetrievalData
 from fusion.inputs.data.pseudo import PseudoData, pseudo_data
 from fusion.inputs.data.retrieval import load_documents
 from fusion.inputs.encoders.catalogue import Role
+from fusion.inputs.encoders.precomputed import PrecomputedEncoder
 from fusion.inputs.encoders.text import TextEncoder
 from fusion.inputs.store.store import Store
 from fusion.measure.retrieval.blending import (
@@ -74,9 +75,14 @@ class _Mapper:
     store: Store
 
     def __call__(
-        self, texts: Sequence[str], role: Role, width: int, most: int | None = None
+        self,
+        texts: Sequence[str],
+        role: Role,
+        width: int,
+        ids: Sequence[str],
+        most: int | None = None,
     ) -> Ragged:
-        stored = open_tokens(self.encoders, texts, role, self.run.config, self.store)
+        stored = open_tokens(self.encoders, texts, role, self.run.config, self.store, ids)
         return map_tokens(self.run.blocks, stored, self.project, width, self.store, most)
 
     @property
@@ -156,14 +162,26 @@ def rerank_sets(
     mapper = _Mapper(tokens, rerank, token_encoders, store)
     rows: list[Row] = []
     for of_config, data in zip(config.data, sets, strict=True):
-        pseudo = pseudo_data(data, load_documents(of_config), PAIRS)
-        if pseudo is not None and len(pseudo.queries) < FEWEST:
-            pseudo = None
+        pseudo = _pseudo(data, of_config, [*encoders, *token_encoders])
         judgements = Judgements.from_qrels(data.query_ids, data.doc_ids, data.qrels)
         task = _Task(data, pseudo, judgements, rerank, name)
         firsts = list(_first_stages(run, task, encoders, config, store))
         rows += with_intervals([*_first_rows(task, firsts), *_second_rows(task, firsts, mapper)])
     return rows + mean_rows(rows) if len(sets) > 1 else rows
+
+
+def _pseudo(data: RetrievalData, name: str, encoders: Sequence[TextEncoder]) -> PseudoData | None:
+    """What the weight is chosen on; None, with a warning, where there is too little."""
+    found = None
+    if not any(isinstance(encoder, PrecomputedEncoder) for encoder in encoders):
+        found = pseudo_data(data, load_documents(name), PAIRS)
+    if found is not None and len(found.queries) >= FEWEST:
+        return found
+    logger.warning(
+        "%s: the weight of MaxSim cannot be chosen, it is %g: that takes %d documents with a title "
+        "or first sentence and a rest, and encoders that embed these", data.name, UNKNOWN, FEWEST,
+    )  # fmt: skip
+    return None
 
 
 def _first_stages(
@@ -205,11 +223,16 @@ def _second_rows(task: _Task, firsts: Sequence[_First], mapper: _Mapper) -> Iter
 def _variants(task: _Task, mapper: _Mapper) -> Iterator[_Tokens]:
     """Token vectors of a data set: floats at all widths together, codes one width at a time."""
     dims, data, pseudo = mapper.dims, task.data, task.pseudo
-    queries = mapper(data.queries, Role.QUERY, dims[-1])
-    asked = mapper(pseudo.queries, Role.QUERY, dims[-1]) if pseudo is not None else None
+    queries = mapper(data.queries, Role.QUERY, dims[-1], data.query_ids)
+    asked = (
+        mapper(pseudo.queries, Role.QUERY, dims[-1], pseudo.query_ids)
+        if pseudo is not None
+        else None
+    )
     many = task.rerank.vectors
     most = max(many, default=None)
-    documents = mapper((pseudo or data).documents, Role.DOCUMENT, dims[-1], most)
+    whole = pseudo or data
+    documents = mapper(whole.documents, Role.DOCUMENT, dims[-1], whole.doc_ids, most)
     for precision in task.rerank.precisions:
         sizes = {dim: precision.bytes_of(dim) for dim in dims}
         for levels in [dims] if precision.is_float else [[dim] for dim in dims]:
@@ -250,10 +273,6 @@ def _second_stage(task: _Task, first: _First, tokens: _Tokens) -> Iterator[Row]:
 def _weights(task: _Task, pseudo: Found | None, tokens: _Tokens) -> list[float]:
     """The weight of MaxSim at each width."""
     if task.pseudo is None or pseudo is None or tokens.pseudo_queries is None:
-        logger.warning(
-            "%s: fewer than %d documents have a title or first sentence and a rest to choose the "
-            "weight of the token vectors on: it is %g", task.data.name, FEWEST, UNKNOWN,
-        )  # fmt: skip
         return [UNKNOWN] * len(tokens.dims)
     top = task.rerank.top
     indices, cosines = pseudo.indices[:, :top], pseudo.scores[:, :top]
