@@ -78,6 +78,8 @@ def _parser() -> argparse.ArgumentParser:
         "(default: the widest of the token run)")  # fmt: skip
     add("--rerank-precisions", type=comma_list, metavar="NAME,…", help="how the documents' token "
         "vectors are stored, as in --precisions without float32 (default float16)")  # fmt: skip
+    add("--rerank-vectors", type=int_list, metavar="N,N,…", help="vectors a document, at most, the "
+        "best first: groups of its tokens (default: all tokens)")  # fmt: skip
     add("--rerank-top", type=int, metavar="N", help="results that are ordered anew (default 100)")
     add("--seeds", type=int_list, metavar="N,N,…", help="for what is random (default 0)")
     add("--output", type=path, metavar="DIR", help="folder of results (required)")

@@ -46,7 +46,13 @@ def export(options: dict[str, Any]) -> None:
 
     folder, name = options["output"], options.get("push_to_hub", "")
     compressor = options.get("compressor", "head")
-    read_config(options["run"])[0].check_encoders()
+    config = read_config(options["run"])[0]
+    if config.tokens:
+        raise ValueError(
+            f"{options['run']} is a run of token vectors, and a model gives one vector a text: "
+            f"export another run, and use this one in fusion.evaluate RUN --rerank {options['run']}"
+        )
+    config.check_encoders()
     check_free(folder, options.get("overwrite", False))
     if "results" in options:
         read_results(options["results"], compressor)

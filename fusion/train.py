@@ -155,7 +155,10 @@ def _conclude(run: "Run", folder: Path) -> None:
         say(f"kept:     {kept}")
     say(f"run:      {folder} (settings: config.yaml, what is kept and the loss: curves.png)")
     data = next((t for t in run.config.texts.split(",") if t.startswith("data:")), run.config.texts)
-    if data.startswith("data:") or data == "pydocs":
+    if run.config.tokens:
+        both = ("RUN", "--rerank", folder, "--output", beside(folder, "results"))
+        say(f"next:     {command('evaluate', *both)}")
+    elif data.startswith("data:") or data == "pydocs":
         known = ("--data", data.removeprefix("data:"), "--output", beside(folder, "results"))
         say(f"next:     {command('evaluate', folder, *known)}")
     else:

@@ -8,7 +8,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from tiny_models import build_tiny_bert
 
-from fusion import evaluate, train
+from fusion import evaluate, export, train
 from fusion.inputs.data.hub import Document
 from fusion.inputs.data.judged import RetrievalData
 from fusion.inputs.data.pseudo import pseudo_data
@@ -174,7 +174,7 @@ def test_both_stages_end_to_end(place, capfd):
     arguments = [
         str(place / "one"), "--rerank", str(place / "many"), "--data", str(place / "letters"),
         "--rerank-dims", "8,16", "--rerank-precisions", "float16,binary", "--rerank-top", "20",
-        "--dims", "16", "--output", str(out),
+        "--dims", "16", "--rerank-vectors", "4,100", "--output", str(out),
     ]  # fmt: skip
     assert evaluate.main(arguments) == 0
     printed = capfd.readouterr().out
@@ -183,18 +183,19 @@ def test_both_stages_end_to_end(place, capfd):
     plain = [row for row in rows if row.rerank is None]
     second = [row for row in rows if row.rerank is not None]
     assert {row.method for row in plain} == {"concat", "head"}
-    assert len(second) == 2 * 2 * 2  # first stages, widths, precisions
+    assert len(second) == 2 * 2 * 2 * 2  # first stages, widths, precisions, numbers of vectors
     for row in second:
         stage = row.rerank
         size = {"float16": 2 * stage.dim, "binary": stage.dim / 8}[stage.precision]
         assert stage.bytes_per_document == pytest.approx(stage.vectors_per_document * size)
         assert row.bytes_per_vector == 64 + round(stage.bytes_per_document)
         assert stage.weight >= 0
+        assert stage.vectors_per_document == 4 or "100x" in row.method
         assert (stage.run, stage.top) == ("many", 20)
         [alone] = [r for r in plain if r.method == row.method.partition("+")[0]]
         assert row.recall_at_100 == alone.recall_at_100  # only the order of the first 20 changes
     [best] = [r for r in second if r.rerank.dim == 16 and r.rerank.precision == "float16"
-              and r.method.startswith("concat")]  # fmt: skip
+              and r.method.startswith("concat+tokens:pca-100x")]  # fmt: skip
     [alone] = [r for r in plain if r.method == "concat"]
     assert best.ndcg_at_10 > alone.ndcg_at_10
     report = json.loads((out / "results.json").read_text(encoding="utf-8"))
@@ -226,3 +227,36 @@ def test_what_cannot_be_is_one_line(place, arguments, words, capfd):
     assert len(error) == 1
     assert words in error[0]
     assert not out.exists()
+
+
+def test_a_run_of_tokens_is_no_model(place, capfd):
+    arguments = [str(place / "many"), "--output", str(place / "model")]
+    assert export.main(arguments) == 2
+    assert "is a run of token vectors, and a model gives one" in capfd.readouterr().err
+    assert not (place / "model").exists()
+
+
+def test_training_on_tokens_says_what_they_are_for(place, capfd, caplog):
+    out = str(place / "again")
+    encoder = str(place / "bert" / "model")
+    arguments = ["--encoders", encoder, "--texts", f"data:{place / 'letters'}", "--dims", "8"]
+    few = ["--tokens", "words", "--token-rows", "512", "--epochs", "1", "--output", out]
+    assert train.main([*arguments, *few]) == 0
+    assert f"evaluate RUN --rerank {out}" in capfd.readouterr().out
+    assert "fitted on 512 of 672 tokens (words) of 32 of 90 texts" in caplog.text
+    config = (place / "again" / "config.yaml").read_text(encoding="utf-8")
+    assert "tokens:\n- words\ntoken_rows: 512" in config
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--tokens", "nouns"], "tokens 'nouns' are unknown; choose among words,punctuation"),
+        (["--tokens", "words,words"], "tokens names a kind twice"),
+        (["--tokens", "--token-rows", "3"], "token_rows must be at least 16, got 3"),
+    ],
+)
+def test_kinds_of_tokens_that_are_none(place, arguments, words, capfd):
+    out = ["--texts", "pydocs", "--output", str(place / "none")]
+    assert train.main(["--encoders", str(place / "bert" / "model"), *arguments, *out]) == 2
+    assert words in capfd.readouterr().err

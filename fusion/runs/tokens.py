@@ -1,7 +1,7 @@
 """Texts become token vectors of the fused space: ragged rows, mapped a slice at a time."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -15,6 +15,7 @@ from fusion.ragged import Ragged
 from fusion.runs.config import TOKENS_A_TEXT, RunConfig
 from fusion.samples import evenly_spaced
 from fusion.space.blocks import Blocks
+from fusion.space.summaries import summaries
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +33,10 @@ def token_sample(
     """
     rows = evenly_spaced(len(texts), config.token_rows // TOKENS_A_TEXT)
     chosen = [texts.texts[row] for row in rows]
-    stored = open_tokens(encoders, chosen, Role.DOCUMENT, config, store)
+    ids = [texts.ids[row] for row in rows]
+    stored = open_tokens(encoders, chosen, Role.DOCUMENT, config, store, ids)
+    if not len(stored[0]):
+        raise FusionError("the texts have no tokens to fit on")
     fused = blocks.transform([one.sample(config.token_rows) for one in stored])
     logger.info(
         "fitted on %s of %s tokens (%s) of %s of %s texts",
@@ -49,6 +53,7 @@ def map_tokens(
     project: Callable[[np.ndarray], np.ndarray],
     width: int,
     store: Store,
+    most: int | None = None,
 ) -> Ragged:
     """Token vectors of n texts in a mapped space, float16 [t, width], each of length 1 or shorter.
 
@@ -60,17 +65,37 @@ def map_tokens(
         project: Maps fused rows float32 [any, D] to [any, width or more].
         width: Columns to keep.
         store: Has room for large ones.
+        most: Vectors a text, at most, the best first (see ``summaries``); None for all tokens.
 
     Raises:
         FusionError: The store's disk has no room for that file.
     """
+    offsets = stored[0].offsets
 
     def rows_of(rows: slice) -> np.ndarray:
         found = project(blocks.transform([one[rows] for one in stored]))[:, :width]
         # Their cosines are all that counts; so none is too small or too great for float16.
         return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
 
-    return Ragged(half_rows(rows_of, (len(stored[0]), width), store), stored[0].offsets)
+    if most is None:
+        return Ragged(half_rows(rows_of, (len(stored[0]), width), store), offsets)
+    parts, counts = [], []
+    for texts in _groups(offsets):
+        of_texts = offsets[texts.start : texts.stop + 1]
+        rows = rows_of(slice(int(of_texts[0]), int(of_texts[-1])))
+        found = summaries(Ragged(rows, of_texts - of_texts[0]), most)
+        parts.append(np.asarray(found.rows, dtype=np.float16))
+        counts.append(found.counts)
+    return Ragged(np.concatenate(parts), np.cumsum([0, *np.concatenate(counts)], dtype=np.int64))
+
+
+def _groups(offsets: np.ndarray) -> Iterator[slice]:
+    """Texts whose tokens are read together: some ``ROWS`` of them, or one text of more."""
+    start = 0
+    while start < len(offsets) - 1:
+        stop = int(np.searchsorted(offsets, offsets[start] + ROWS, side="right")) - 1
+        yield slice(start, max(stop, start + 1))
+        start = max(stop, start + 1)
 
 
 def half_rows(
@@ -95,13 +120,14 @@ def open_tokens(
     role: Role,
     config: RunConfig,
     store: Store,
+    ids: Sequence[str] | None = None,
 ) -> list[StoredTokens]:
     """The kept tokens of texts by each encoder.
 
     Raises:
         FusionError: An encoder gives no token vectors, or two of them split texts differently.
     """
-    stored = [store.open_tokens(encoder, texts, role, config.tokens) for encoder in encoders]
+    stored = [store.open_tokens(one, texts, role, config.tokens, ids) for one in encoders]
     for other in stored[1:]:
         differs = np.flatnonzero(np.diff(other.offsets) != np.diff(stored[0].offsets))
         if len(differs):

@@ -3,6 +3,9 @@
 ``PATH`` is an ``.npy`` or ``.safetensors`` file (one tensor ``embeddings`` [n, d]) with a text file
 of the same name and the suffix ``.ids.txt`` beside it, one id a line; or a folder with such a pair
 named ``query`` and one named ``document`` where the two sides were embedded differently.
+
+Where ``NAME.offsets.npy``, integers [n + 1], lies beside ``NAME.npy``, the rows [t, d] are vectors
+of tokens: those of the i-th id from ``offsets[i]`` up to ``offsets[i + 1]``, maybe none.
 """
 
 import hashlib
@@ -16,10 +19,13 @@ import numpy as np
 from fusion.errors import FusionError
 from fusion.inputs.data.jsonl import read_lines
 from fusion.inputs.encoders.catalogue import Role
+from fusion.inputs.encoders.tokens import HALF, check_tokens
 from fusion.paths import as_path
+from fusion.ragged import Ragged
 
 SCHEME = "file:"
 SUFFIXES = (".npy", ".safetensors")
+OFFSETS = ".offsets.npy"
 DTYPES = {"F64": "<f8", "F32": "<f4", "F16": "<f2"}
 
 
@@ -28,6 +34,19 @@ class _Table:
     embeddings: np.ndarray  # (n, d), memory-mapped where the format allows
     row_of: dict[str, int]
     path: Path
+    offsets: np.ndarray | None = None  # int64 (n + 1,), of vectors of tokens
+
+    def places(self, name: str, ids: Sequence[str] | None) -> np.ndarray:
+        """Where ids stand in the file, int64 [n]."""
+        if ids is None:
+            raise FusionError(f"{name} holds embeddings by id, and these texts have no ids")
+        missing = [key for key in ids if key not in self.row_of]
+        if missing:
+            raise FusionError(
+                f"{name} has no embedding for {len(missing)} of {len(ids)} ids, "
+                f"the first is {missing[0]!r}"
+            )
+        return np.array([self.row_of[key] for key in ids], dtype=np.int64)
 
 
 @dataclass(frozen=True)
@@ -48,7 +67,9 @@ class PrecomputedEncoder:
         """
         tables, width = _open(name)
         digest = hashlib.sha256()
-        for path in dict.fromkeys(table.path for table in tables.values()):
+        files = [table.path for table in tables.values()]
+        files += [p.with_suffix(OFFSETS) for p in files if p.with_suffix(OFFSETS).is_file()]
+        for path in dict.fromkeys(files):
             with path.open("rb") as file:
                 digest.update(hashlib.file_digest(file, "sha256").digest())
         return cls(name, width, {"source": "file", "weights": digest.hexdigest()}, tables)
@@ -77,16 +98,38 @@ class PrecomputedEncoder:
             FusionError: No ids were given, or one of them is not in the file.
         """
         table = self.tables[role]
-        if ids is None:
-            raise FusionError(f"{self.name} holds embeddings by id, and these texts have no ids")
-        missing = [key for key in ids if key not in table.row_of]
-        if missing:
-            raise FusionError(
-                f"{self.name} has no embedding for {len(missing)} of {len(ids)} ids, "
-                f"the first is {missing[0]!r}"
-            )
-        places = np.array([table.row_of[key] for key in ids], dtype=np.int64)  # (n,)
+        if table.offsets is not None:
+            raise FusionError(f"{self.name} holds vectors of tokens: use it with --tokens")
+        places = table.places(self.name, ids)  # (n,)
         return lambda rows: np.asarray(table.embeddings[places[rows]], dtype=np.float32)
+
+    def token_reader(
+        self, role: Role, ids: Sequence[str] | None
+    ) -> tuple[np.ndarray, Callable[[int], np.ndarray]]:
+        """Offsets int64 [n + 1] of the ids' tokens, and what gives those of one, float16 [t, dim].
+
+        Raises:
+            FusionError: No ids were given, one of them is not in the file, or the file holds one
+                vector a text. What is given raises it for a token that is zero or not finite; the
+                message names the id and the token.
+        """
+        table = self.tables[role]
+        if table.offsets is None:
+            raise FusionError(
+                f"{self.name} holds one vector a text; vectors of tokens have their offsets in "
+                f"{table.path.with_suffix(OFFSETS).name} beside them"
+            )
+        offsets, places = table.offsets, table.places(self.name, ids)  # (m + 1,), (n,)
+        known = list(ids or ())
+
+        def read(text: int) -> np.ndarray:
+            start, stop = offsets[places[text]], offsets[places[text] + 1]
+            with np.errstate(over="ignore"):  # what float16 cannot hold is named
+                rows = np.asarray(table.embeddings[start:stop]).astype(HALF)
+            check_tokens(rows, self.name, known[text])
+            return rows
+
+        return np.cumsum([0, *np.diff(offsets)[places]], dtype=np.int64), read
 
 
 def width_of(name: str) -> int:
@@ -129,12 +172,30 @@ def _read(path: Path) -> _Table:
         raise FusionError(
             f"file:{path} holds {embeddings.dtype} of shape {embeddings.shape}, not rows of numbers"
         )
-    row_of = _read_ids(ids_path)
+    row_of, offsets = _read_ids(ids_path), _read_offsets(path, embeddings)
+    if offsets is not None:
+        if len(row_of) != len(offsets) - 1:
+            raise FusionError(
+                f"file:{path} has offsets of {len(offsets) - 1} texts and {ids_path.name} has "
+                f"{len(row_of)} ids"
+            )
+        return _Table(embeddings, row_of, path, offsets)
     if len(row_of) != len(embeddings):
         raise FusionError(
             f"file:{path} has shape {embeddings.shape} and {ids_path.name} has {len(row_of)} ids"
         )
     return _Table(embeddings, row_of, path)
+
+
+def _read_offsets(path: Path, rows: np.ndarray) -> np.ndarray | None:
+    """Offsets of vectors of tokens, int64 [n + 1]; None for one vector a text."""
+    beside = path.with_suffix(OFFSETS)
+    if not beside.is_file():
+        return None
+    try:
+        return Ragged(rows, np.load(beside, allow_pickle=False)).offsets
+    except (OSError, ValueError, EOFError) as error:
+        raise FusionError(f"{beside} does not fit file:{path}: {error}") from error
 
 
 def _read_ids(path: Path) -> dict[str, int]:

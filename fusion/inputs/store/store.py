@@ -17,7 +17,7 @@ import numpy as np
 from fusion.errors import FusionError
 from fusion.inputs.encoders.catalogue import Role
 from fusion.inputs.encoders.precomputed import PrecomputedEncoder
-from fusion.inputs.encoders.text import FrozenEncoder, TextEncoder
+from fusion.inputs.encoders.text import TextEncoder
 from fusion.inputs.encoders.tokens import KEPT, TokenKind
 from fusion.inputs.items import as_items
 from fusion.inputs.store.shelf import Shelf
@@ -109,6 +109,7 @@ class Store:
         texts: Sequence[str],
         role: Role,
         keep: Sequence[TokenKind] = KEPT,
+        ids: Sequence[str] | None = None,
     ) -> StoredTokens:
         """Embed every token of texts, and leave the vectors on disk until they are read.
 
@@ -117,13 +118,14 @@ class Store:
             texts: n texts; equal texts are embedded once.
             role: Queries or documents.
             keep: The kinds of tokens that are read; all are stored.
+            ids: Needed only by encoders that look vectors up; those have no kinds.
 
         Raises:
             FusionError: The encoder gives no vectors of tokens, one of them is zero or not finite
                 (the message names the text and the token), or the disk is full.
         """
-        if not isinstance(encoder, FrozenEncoder):
-            raise FusionError(f"{encoder.name} holds one vector a text, none of tokens")
+        if isinstance(encoder, PrecomputedEncoder):
+            return StoredTokens(encoder.name, encoder.dim, *encoder.token_reader(role, ids))
         shelf = TokenShelf.open(self.root, encoder, role)
         shelf.fill(encoder, texts, role)
         self._tell(shelf.cuts(encoder.name, texts, role))

@@ -58,6 +58,8 @@ class RerankConfig:
     """Widths of the token vectors; empty for the widest of the token run."""
     precisions: tuple[Precision, ...] = (Precision.FLOAT16,)
     """How the documents' token vectors are stored."""
+    vectors: tuple[int, ...] = ()
+    """Vectors a document, at most, the best first; empty for all of its tokens."""
     top: int = 100
     """Results of the first stage that are ordered anew."""
 
@@ -71,6 +73,8 @@ class RerankConfig:
         _check_list("rerank_precisions", self.precisions)
         if self.dims:
             check_dims(self.dims, self.dims[-1])
+        if self.vectors and min(self.vectors) < 1:
+            raise ValueError(f"rerank_vectors must be positive, got {min(self.vectors)}")
         object.__setattr__(self, "precisions", tuple(Precision(p) for p in self.precisions))
         if Precision.FLOAT32 in self.precisions:
             raise ValueError("rerank_precisions: token vectors are kept in float16, not float32")

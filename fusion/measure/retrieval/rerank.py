@@ -10,6 +10,7 @@ from fusion.inputs.data.judged import RetrievalData
 from fusion.inputs.data.pseudo import PseudoData, pseudo_data
 from fusion.inputs.data.retrieval import load_documents
 from fusion.inputs.encoders.catalogue import Role
+from fusion.inputs.encoders.precomputed import PrecomputedEncoder
 from fusion.inputs.encoders.text import TextEncoder
 from fusion.inputs.store.store import Store
 from fusion.measure.retrieval.blending import (
@@ -24,11 +25,13 @@ from fusion.measure.retrieval.metrics import Judgements
 from fusion.measure.retrieval.sets import check_names, check_token_widths, check_widths
 from fusion.measure.retrieval.sweep import RECALL_CUTOFF, Found, row_of, searched
 from fusion.measure.rows import Rerank, Row, mean_rows, with_intervals
+from fusion.measure.stages import STAGES
 from fusion.ragged import Ragged
 from fusion.runs.folder import Run
 from fusion.runs.fusing import load_encoders
 from fusion.runs.tokens import half_rows, map_tokens, open_tokens
 from fusion.space.codes import Codebook, Precision
+from fusion.space.summaries import first_vectors
 
 logger = logging.getLogger(__name__)
 
@@ -51,6 +54,8 @@ class _First:
 class _Tokens:
     """Token vectors of a data set at one width or, where they are floats, at several."""
 
+    vectors: int | None
+    """Of a document, at most; None for all of its tokens."""
     dims: list[int]
     precision: Precision
     bytes_per_vector: list[int]
@@ -69,9 +74,16 @@ class _Mapper:
     encoders: Sequence[TextEncoder]
     store: Store
 
-    def __call__(self, texts: Sequence[str], role: Role, width: int) -> Ragged:
-        stored = open_tokens(self.encoders, texts, role, self.run.config, self.store)
-        return map_tokens(self.run.blocks, stored, self.project, width, self.store)
+    def __call__(
+        self,
+        texts: Sequence[str],
+        role: Role,
+        width: int,
+        ids: Sequence[str],
+        most: int | None = None,
+    ) -> Ragged:
+        stored = open_tokens(self.encoders, texts, role, self.run.config, self.store, ids)
+        return map_tokens(self.run.blocks, stored, self.project, width, self.store, most)
 
     @property
     def dims(self) -> list[int]:
@@ -84,8 +96,9 @@ class _Mapper:
         found = self.project(self.run.calibration)
         return found / np.maximum(np.linalg.norm(found, axis=1, keepdims=True), 1e-12)
 
-    def coded(self, tokens: Ragged, book: Codebook, dim: int) -> Ragged:
-        """Token vectors as a code gives them back, float16 [t, dim]."""
+    def coded(self, tokens: Ragged, precision: Precision, dim: int) -> Ragged:
+        """Token vectors as their codes give them back, float16 [t, dim]."""
+        book = Codebook.fit(self.calibration, precision, dim)
 
         def rows_of(rows: slice) -> np.ndarray:
             return book.decode(book.encode(np.asarray(tokens.rows[rows], dtype=np.float32)))
@@ -149,14 +162,26 @@ def rerank_sets(
     mapper = _Mapper(tokens, rerank, token_encoders, store)
     rows: list[Row] = []
     for of_config, data in zip(config.data, sets, strict=True):
-        pseudo = pseudo_data(data, load_documents(of_config), PAIRS)
-        if pseudo is not None and len(pseudo.queries) < FEWEST:
-            pseudo = None
+        pseudo = _pseudo(data, of_config, [*encoders, *token_encoders])
         judgements = Judgements.from_qrels(data.query_ids, data.doc_ids, data.qrels)
         task = _Task(data, pseudo, judgements, rerank, name)
         firsts = list(_first_stages(run, task, encoders, config, store))
         rows += with_intervals([*_first_rows(task, firsts), *_second_rows(task, firsts, mapper)])
     return rows + mean_rows(rows) if len(sets) > 1 else rows
+
+
+def _pseudo(data: RetrievalData, name: str, encoders: Sequence[TextEncoder]) -> PseudoData | None:
+    """What the weight is chosen on; None, with a warning, where there is too little."""
+    found = None
+    if not any(isinstance(encoder, PrecomputedEncoder) for encoder in encoders):
+        found = pseudo_data(data, load_documents(name), PAIRS)
+    if found is not None and len(found.queries) >= FEWEST:
+        return found
+    logger.warning(
+        "%s: the weight of MaxSim cannot be chosen, it is %g: that takes %d documents with a title "
+        "or first sentence and a rest, and encoders that embed these", data.name, UNKNOWN, FEWEST,
+    )  # fmt: skip
+    return None
 
 
 def _first_stages(
@@ -198,18 +223,27 @@ def _second_rows(task: _Task, firsts: Sequence[_First], mapper: _Mapper) -> Iter
 def _variants(task: _Task, mapper: _Mapper) -> Iterator[_Tokens]:
     """Token vectors of a data set: floats at all widths together, codes one width at a time."""
     dims, data, pseudo = mapper.dims, task.data, task.pseudo
-    queries = mapper(data.queries, Role.QUERY, dims[-1])
-    asked = mapper(pseudo.queries, Role.QUERY, dims[-1]) if pseudo is not None else None
-    documents = mapper((pseudo or data).documents, Role.DOCUMENT, dims[-1])
+    queries = mapper(data.queries, Role.QUERY, dims[-1], data.query_ids)
+    asked = (
+        mapper(pseudo.queries, Role.QUERY, dims[-1], pseudo.query_ids)
+        if pseudo is not None
+        else None
+    )
+    many = task.rerank.vectors
+    most = max(many, default=None)
+    whole = pseudo or data
+    documents = mapper(whole.documents, Role.DOCUMENT, dims[-1], whole.doc_ids, most)
     for precision in task.rerank.precisions:
-        if precision.is_float:
-            sizes = [precision.bytes_of(dim) for dim in dims]
-            yield _Tokens(dims, precision, sizes, queries, asked, documents)
-            continue
-        for dim in dims:
-            book = Codebook.fit(mapper.calibration, precision, dim)
-            coded = mapper.coded(documents, book, dim)
-            yield _Tokens([dim], precision, [book.bytes_per_vector], queries, asked, coded)
+        sizes = {dim: precision.bytes_of(dim) for dim in dims}
+        for levels in [dims] if precision.is_float else [[dim] for dim in dims]:
+            stored = (
+                documents if precision.is_float else mapper.coded(documents, precision, levels[0])
+            )
+            for count in many or (None,):
+                held = stored if count in (None, most) else first_vectors(stored, count)
+                yield _Tokens(
+                    count, levels, precision, [sizes[d] for d in levels], queries, asked, held
+                )
 
 
 def _second_stage(task: _Task, first: _First, tokens: _Tokens) -> Iterator[Row]:
@@ -230,7 +264,8 @@ def _second_stage(task: _Task, first: _First, tokens: _Tokens) -> Iterator[Row]:
         both = replace(
             found, indices=ordered, bytes_per_vector=found.bytes_per_vector + round(kept * size)
         )
-        method = f"{first.method}+tokens:{stage.method}-{dim}-{stage.precision}"
+        many = f"-{tokens.vectors}x" if tokens.vectors else "-"
+        method = f"{first.method}{STAGES}{stage.method}{many}{dim}-{stage.precision}"
         row = row_of(task.data, task.judgements, method, first.seed, both)
         yield replace(row, rerank=stage)
 
@@ -238,10 +273,6 @@ def _second_stage(task: _Task, first: _First, tokens: _Tokens) -> Iterator[Row]:
 def _weights(task: _Task, pseudo: Found | None, tokens: _Tokens) -> list[float]:
     """The weight of MaxSim at each width."""
     if task.pseudo is None or pseudo is None or tokens.pseudo_queries is None:
-        logger.warning(
-            "%s: fewer than %d documents have a title or first sentence and a rest to choose the "
-            "weight of the token vectors on: it is %g", task.data.name, FEWEST, UNKNOWN,
-        )  # fmt: skip
         return [UNKNOWN] * len(tokens.dims)
     top = task.rerank.top
     indices, cosines = pseudo.indices[:, :top], pseudo.scores[:, :top]
