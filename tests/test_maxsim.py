@@ -12,6 +12,7 @@ import torch
 from fusion import Ragged, maxsim_topk
 from fusion.topk import lanes, maxsim, tokens
 from fusion.topk.bounds import maxsim_bounds
+from fusion.topk.engines.screening import int8_is_better
 from fusion.topk.nested import corpus_norms
 from fusion.topk.reference import reference_maxsim, reference_topk
 from fusion.topk.settling.settled import pool
@@ -70,7 +71,7 @@ def check(queries, documents, dims, k, candidates=None, **options):
 @pytest.fixture
 def hostile(monkeypatch):
     """Products with as much noise as the bound allows, another for every place and every call."""
-    rng, plain = np.random.default_rng(0), lanes.prefix_products
+    rng, plain = np.random.default_rng(0), tokens.prefix_products
     monkeypatch.setattr(tokens, "TILE_COSINES", 1)
 
     def prefix_products(sides, runs, dims):
@@ -82,7 +83,6 @@ def hostile(monkeypatch):
             some += torch.from_numpy(noise * sizes[0][:, None] * sizes[1][:, None])
         return products
 
-    monkeypatch.setattr(lanes, "prefix_products", prefix_products)
     monkeypatch.setattr(tokens, "prefix_products", prefix_products)
 
 
@@ -228,6 +228,75 @@ def test_half_precision_is_ranked_as_it_is(dtype):
     )
     check(queries, documents, DIMS, 40)
     check(queries, documents, DIMS, 40, np.tile(np.arange(0, 80, 3), (2, 1)))
+
+
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("dims", [DIMS, [47, 48], [48], [1, 30]])
+def test_int8_is_ranked_as_it_is(both, dims):
+    rng = np.random.default_rng(0)
+    queries, documents = ragged([4, 20, 70], 50, 1), permuted(ragged(sizes(30), 50, 2))
+    documents, queries = (
+        Ragged(np.clip(40 * side.rows, -128, 127).astype(np.int8), side.offsets)
+        for side in (documents, queries)
+    )
+    documents.rows[rng.random(documents.rows.shape) < 0.1] = -128
+    queries.rows[:2], queries.rows[3], documents.rows[3] = -128, 0, 0
+    if not both:
+        queries = Ragged(queries.rows.astype(np.float32) / 7, queries.offsets)
+    check(queries, documents, dims, 40)
+    check(queries, documents, dims, 40, np.tile(np.arange(0, 80, 3), (3, 1)))
+    check(queries, documents, dims, 40, norms=corpus_norms(documents.rows, dims))
+
+
+def coded(counts, d, seed):
+    """Items of so many tokens in int8, all positive, so that errors would add up."""
+    rows = np.random.default_rng(seed).integers(1, 128, (int(np.sum(counts)), d), np.int8)
+    return Ragged(rows, np.cumsum([0, *counts]))
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_the_bound_of_int8_holds_and_is_not_idle(monkeypatch, fast):
+    monkeypatch.setattr(tokens, "int8_is_better", lambda: fast)
+    queries, documents, dims = coded([20] * 3, 1024, 1), coded([30] * 100, 1024, 2), [500, 1024]
+    search = tokens.pose(queries, documents, dims, 100, None, None)
+    scores = maxsim.mean_maxima(search, search.asked(slice(0, 3)), np.arange(100), map)
+    exact, order = reference_maxsim(queries, documents, dims, 100)
+    true = np.take_along_axis(exact, np.argsort(order, axis=2), axis=2)
+    for bound, error in zip(search.bounds, np.abs(scores - true), strict=True):
+        assert bound / 50 < error.max() <= bound < 5e-7
+
+
+def test_noise_up_to_the_bound_of_int8_moves_nothing(monkeypatch):
+    queries, some = coded([7, 1, 30], 256, 1), coded(sizes(30), 256, 2)
+    documents = Ragged.of([some[i % 30] for i in range(90)])
+    for row in range(0, len(documents.rows), 5):  # near copies
+        documents.rows[row, row % 256] ^= 1
+    rng, plain = np.random.default_rng(0), tokens.Sides._products
+    half = 3 * 2.0**-24  # of the bound
+
+    def noisy(sides):
+        products = plain(sides)
+        norm = np.zeros(products.shape[1] * products.shape[3], np.float32)
+        norm[: len(sides.left.rows)] = 1 / sides.left.norms.inverse[-1]
+        shape = products.shape[0], products.shape[2], products.shape[1], products.shape[3]
+        noise = (half * rng.choice([-1, 1], (*shape[:2], len(norm))) * norm).reshape(shape)
+        return products + torch.from_numpy(noise.astype(np.float32)).transpose(1, 2)
+
+    monkeypatch.setattr(tokens.Sides, "_products", noisy)
+    for k in (1, 12, 90):
+        _, indices = maxsim_topk(queries, documents, [256], k)
+        np.testing.assert_array_equal(indices, reference_maxsim(queries, documents, [256], k)[1])
+
+
+def test_int8_sums_are_exact():
+    if not int8_is_better():
+        pytest.skip("this processor has no fast products of int8")
+    rng = np.random.default_rng(0)
+    left, right = (torch.from_numpy(rng.integers(-128, 128, (n, 1024), np.int8)) for n in (32, 70))
+    left[:3], right[:5] = -128, -128
+    products = lanes.coded_products(left, [right[:20], right[20:]], [500, 1024])
+    for dim, found in zip([500, 1024], products, strict=True):
+        assert torch.equal(found[0].long(), right[:, :dim].long() @ left[:, :dim].long().T)
 
 
 @pytest.mark.parametrize("size", [2.0**-90, 2.0**90])

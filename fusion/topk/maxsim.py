@@ -38,10 +38,10 @@ def maxsim_topk(
     normalised at each width; a token of zeros has the cosine 0 with every other.
 
     Args:
-        queries: q items of one token or more, rows float32, bfloat16 or float16 [t, D or wider],
-            numpy or torch, on the CPU; need not be unit-norm.
+        queries: q items of one token or more, rows float32, bfloat16, float16 or int8 [t, D or
+            wider], numpy or torch, on the CPU; need not be unit-norm.
         documents: c items of any number of tokens, of the same kinds, memory-mapped if you like.
-            Half precision is computed in float32.
+            Half precision is computed in float32, and int8 too if queries are not int8 as well.
         dims: Ascending widths of the nested levels; D is the last one.
         k: Results a query.
         candidates: Integers [q, m], the documents that each query chooses from, -1 for none; one

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from fusion.topk.tokens import Asked, Tile, TokenSearch
+from fusion.topk.lanes import Tile
+from fusion.topk.tokens import Asked, TokenSearch
 
 
 def mean_maxima(
