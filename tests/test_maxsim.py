@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -160,7 +162,7 @@ def test_the_bound_holds_and_is_not_idle():
     )
     search = tokens.pose(queries, documents, [128, 384], 100, None, None)
     with pool() as run:
-        scores = maxsim.mean_maxima(search, search.asked(slice(0, 3)), np.arange(100), run)
+        scores = maxsim.mean_maxima(search, search.asked(slice(0, 3)), np.arange(100), run, 1)
     exact, order = reference_maxsim(queries, documents, [128, 384], 100)
     true = np.take_along_axis(exact, np.argsort(order, axis=2), axis=2)
     for bound, error in zip(maxsim_bounds((128, 384)), np.abs(scores - true), strict=True):
@@ -259,7 +261,7 @@ def test_the_bound_of_int8_holds_and_is_not_idle(monkeypatch, fast):
     monkeypatch.setattr(tokens, "int8_is_better", lambda: fast)
     queries, documents, dims = coded([20] * 3, 1024, 1), coded([30] * 100, 1024, 2), [500, 1024]
     search = tokens.pose(queries, documents, dims, 100, None, None)
-    scores = maxsim.mean_maxima(search, search.asked(slice(0, 3)), np.arange(100), map)
+    scores = maxsim.mean_maxima(search, search.asked(slice(0, 3)), np.arange(100), map, 1)
     exact, order = reference_maxsim(queries, documents, dims, 100)
     true = np.take_along_axis(exact, np.argsort(order, axis=2), axis=2)
     for bound, error in zip(search.bounds, np.abs(scores - true), strict=True):
@@ -342,9 +344,52 @@ def test_tiles_and_threads_do_not_show(monkeypatch, threads, block):
         torch.set_num_threads(before)
 
 
+def test_threads_share_the_documents_of_few_queries(monkeypatch):
+    used, plain, before = set(), tokens.Sides.largest, torch.get_num_threads()
+
+    def seen(sides, fold):
+        used.add(threading.get_ident())
+        time.sleep(0.05)  # so that one thread cannot do all of it
+        return plain(sides, fold)
+
+    monkeypatch.setattr(tokens.Sides, "largest", seen)
+    torch.set_num_threads(3)
+    try:
+        check(ragged([7], 48, 1), ragged([30] * 70, 48, 2), DIMS, 25)
+    finally:
+        torch.set_num_threads(before)
+    assert len(used) == 3
+
+
 def test_blocks_of_scores_do_not_show(monkeypatch):
     monkeypatch.setattr(maxsim, "BLOCK_SCORES", 500)
     check(ragged([3] * 9, 48, 1), ragged(sizes(70), 48, 2), DIMS, 25)
+
+
+@pytest.mark.parametrize("most", [2, 15, 16, 17, 40, 300])
+def test_the_largest_of_each_document(most):
+    rng = np.random.default_rng(most)
+    for n in (1, 2, 50):
+        counts = rng.integers(1, most + 1, n)
+        counts[rng.random(n) < 0.3] = 16
+        starts = counts.cumsum() - counts
+        products = rng.standard_normal((2, 3, counts.sum(), 32), np.float32)
+        found = lanes.largest(torch.from_numpy(products), lanes.Fold.of(starts, counts))
+        np.testing.assert_array_equal(found, np.maximum.reduceat(products, starts, axis=2))
+
+
+def test_rows_of_any_strides():
+    queries, documents = ragged([4, 40], 48, 1), ragged(sizes(60), 48, 2)
+    plain = torch.from_numpy(documents.rows)
+    wide = torch.cat([torch.full((len(plain), 3), torch.nan), plain], dim=1)
+    columns, apart = plain.T.contiguous().T, plain.repeat_interleave(2, dim=0)[::2]
+    backwards = documents.rows[::-1].copy()[::-1]
+    _, order = check(queries, documents, DIMS, 10)
+    for rows in (wide[:, 3:], columns, apart, backwards):
+        found = maxsim_topk(queries, Ragged(rows, documents.offsets), DIMS, 10)[1]
+        assert torch.equal(found, order)
+    one = Ragged(plain[:1].expand(30, -1), np.arange(0, 31, 3))
+    assert maxsim_topk(queries, one, DIMS, 10)[1][0, 1].tolist() == list(range(10))
 
 
 def test_a_very_long_document():

@@ -43,6 +43,7 @@ from fusion.topk.products import tuned_products
 
 RESULTS = Path(__file__).parents[1] / "results" / "benchmark_maxsim.json"
 TOKENS = 30  # of a query
+PARTS = 64  # small products that numpy is asked for at a time
 PADDED = 2**24  # numbers that the padded loop holds at a time
 
 
@@ -173,8 +174,11 @@ def product_small(bench: Bench, most: int) -> None:
     left = np.zeros((bench.dim, 32 * -(-len(bench.queries.rows) // 32)), np.float32)
     left[:, : len(bench.queries.rows)] = bench.queries.rows.numpy().T
     height = most // left.size
-    rows = bench.joined.numpy()[: len(bench.joined) // height * height]
-    np.matmul(rows.reshape(-1, height, bench.dim), left)
+    count = min(PARTS, len(bench.joined) // height)
+    room = np.empty((count, height, left.shape[1]), np.float32)
+    parts = bench.joined[: len(bench.joined) // (count * height) * (count * height)].numpy()
+    for rows in parts.reshape(-1, count, height, bench.dim):
+        np.matmul(rows, left, out=room)
 
 
 METHODS: dict[str, Callable[[Bench], Tensor | None]] = {

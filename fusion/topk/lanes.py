@@ -78,6 +78,7 @@ class Piece:
         """Where each document begins, int64 [n]."""
         return self.counts.cumsum() - self.counts
 
+    @cached_property
     def runs(self) -> list[tuple[int, int]]:
         """Ranges of rows, of which neighbours are one."""
         breaks = self.begin[1:] != self.end[:-1]

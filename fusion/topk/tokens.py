@@ -41,7 +41,7 @@ from fusion.topk.ragged import Ragged
 KINDS = (torch.float32, torch.float16, torch.bfloat16, torch.int8)
 TILE_COSINES = 2**20  # of a tile at all levels: 4 MB
 EXACT = 1024  # columns of int8 whose products add up to at most 2**24
-FEWEST, MOST = 64, 16384  # tokens of a tile
+FEWEST, MOST = 64, 32768  # tokens of a tile
 
 
 @dataclass(frozen=True)
@@ -175,16 +175,18 @@ class TokenSearch:
             row = int(edges[0]) + error.row
             raise ValueError(_not_finite("query", self.query_offsets, row)) from None
 
-    def tiles(self, documents: np.ndarray, tokens: int) -> Iterator[Tile]:
+    def tiles(self, documents: np.ndarray, tokens: int, parts: int = 1) -> Iterator[Tile]:
         """Cut documents int64 [m] for so many tokens of queries; those without tokens are left out.
 
-        Results never depend on it.
+        There are so many ``parts`` at least, if documents have the tokens for it. Results never
+        depend on it.
         """
         lanes = -(-tokens // LANES) * LANES
         most = min(MOST, max(FEWEST, TILE_COSINES // (lanes * len(self.dims))))
         begin, end = self.offsets[documents], self.offsets[documents + 1]
         there = (end > begin).nonzero()[0]
         total = np.concatenate([[0], (end - begin)[there].cumsum()])
+        most = min(most, max(FEWEST, -(-int(total[-1]) // parts)))
         first = 0
         while first < len(there):
             last = max(first + 1, int(total.searchsorted(total[first] + most, side="right")) - 1)
@@ -221,8 +223,7 @@ class TokenSearch:
         self, piece: Piece, dims: tuple[int, ...], known: PrefixNorms | None
     ) -> tuple[list[Rows], PrefixNorms]:
         """Documents' tokens [any, d or wider], where they lie if they can be, and their norms."""
-        ranges = piece.runs()
-        runs = [self._readable[a:b] for a, b in ranges]
+        runs = [self._readable[a:b] for a, b in piece.runs]
         norms = self._measured(runs, piece, dims) if known is None else _part(known, piece)
         if norms.scale is None:
             return runs, norms
@@ -293,6 +294,10 @@ def _pieces(begin: np.ndarray, end: np.ndarray, most: int) -> Iterator[Piece]:
 
 def _part(norms: PrefixNorms, piece: Piece) -> PrefixNorms:
     """The norms of a piece's tokens."""
+    if len(piece.runs) == 1:
+        part = slice(*piece.runs[0])
+        scale = None if norms.scale is None else norms.scale[part]
+        return PrefixNorms(norms.inverse[:, part], scale, norms.wide, norms.dims)
     rows = torch.from_numpy(piece.rows())
     scale = norms.scale
     if scale is not None:
