@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +14,7 @@ import torch
 from fusion import Ragged, maxsim_topk
 from fusion.topk import lanes, maxsim, tokens
 from fusion.topk.bounds import maxsim_bounds
+from fusion.topk.engines.screening import int8_is_better
 from fusion.topk.nested import corpus_norms
 from fusion.topk.reference import reference_maxsim, reference_topk
 from fusion.topk.settling.settled import pool
@@ -70,7 +73,7 @@ def check(queries, documents, dims, k, candidates=None, **options):
 @pytest.fixture
 def hostile(monkeypatch):
     """Products with as much noise as the bound allows, another for every place and every call."""
-    rng, plain = np.random.default_rng(0), lanes.prefix_products
+    rng, plain = np.random.default_rng(0), tokens.prefix_products
     monkeypatch.setattr(tokens, "TILE_COSINES", 1)
 
     def prefix_products(sides, runs, dims):
@@ -82,7 +85,6 @@ def hostile(monkeypatch):
             some += torch.from_numpy(noise * sizes[0][:, None] * sizes[1][:, None])
         return products
 
-    monkeypatch.setattr(lanes, "prefix_products", prefix_products)
     monkeypatch.setattr(tokens, "prefix_products", prefix_products)
 
 
@@ -160,7 +162,7 @@ def test_the_bound_holds_and_is_not_idle():
     )
     search = tokens.pose(queries, documents, [128, 384], 100, None, None)
     with pool() as run:
-        scores = maxsim.mean_maxima(search, search.asked(slice(0, 3)), np.arange(100), run)
+        scores = maxsim.mean_maxima(search, search.asked(slice(0, 3)), np.arange(100), run, 1)
     exact, order = reference_maxsim(queries, documents, [128, 384], 100)
     true = np.take_along_axis(exact, np.argsort(order, axis=2), axis=2)
     for bound, error in zip(maxsim_bounds((128, 384)), np.abs(scores - true), strict=True):
@@ -230,6 +232,75 @@ def test_half_precision_is_ranked_as_it_is(dtype):
     check(queries, documents, DIMS, 40, np.tile(np.arange(0, 80, 3), (2, 1)))
 
 
+@pytest.mark.parametrize("both", [False, True])
+@pytest.mark.parametrize("dims", [DIMS, [47, 48], [48], [1, 30]])
+def test_int8_is_ranked_as_it_is(both, dims):
+    rng = np.random.default_rng(0)
+    queries, documents = ragged([4, 20, 70], 50, 1), permuted(ragged(sizes(30), 50, 2))
+    documents, queries = (
+        Ragged(np.clip(40 * side.rows, -128, 127).astype(np.int8), side.offsets)
+        for side in (documents, queries)
+    )
+    documents.rows[rng.random(documents.rows.shape) < 0.1] = -128
+    queries.rows[:2], queries.rows[3], documents.rows[3] = -128, 0, 0
+    if not both:
+        queries = Ragged(queries.rows.astype(np.float32) / 7, queries.offsets)
+    check(queries, documents, dims, 40)
+    check(queries, documents, dims, 40, np.tile(np.arange(0, 80, 3), (3, 1)))
+    check(queries, documents, dims, 40, norms=corpus_norms(documents.rows, dims))
+
+
+def coded(counts, d, seed):
+    """Items of so many tokens in int8, all positive, so that errors would add up."""
+    rows = np.random.default_rng(seed).integers(1, 128, (int(np.sum(counts)), d), np.int8)
+    return Ragged(rows, np.cumsum([0, *counts]))
+
+
+@pytest.mark.parametrize("fast", [False, True])
+def test_the_bound_of_int8_holds_and_is_not_idle(monkeypatch, fast):
+    monkeypatch.setattr(tokens, "int8_is_better", lambda: fast)
+    queries, documents, dims = coded([20] * 3, 1024, 1), coded([30] * 100, 1024, 2), [500, 1024]
+    search = tokens.pose(queries, documents, dims, 100, None, None)
+    scores = maxsim.mean_maxima(search, search.asked(slice(0, 3)), np.arange(100), map, 1)
+    exact, order = reference_maxsim(queries, documents, dims, 100)
+    true = np.take_along_axis(exact, np.argsort(order, axis=2), axis=2)
+    for bound, error in zip(search.bounds, np.abs(scores - true), strict=True):
+        assert bound / 50 < error.max() <= bound < 5e-7
+
+
+def test_noise_up_to_the_bound_of_int8_moves_nothing(monkeypatch):
+    queries, some = coded([7, 1, 30], 256, 1), coded(sizes(30), 256, 2)
+    documents = Ragged.of([some[i % 30] for i in range(90)])
+    for row in range(0, len(documents.rows), 5):  # near copies
+        documents.rows[row, row % 256] ^= 1
+    rng, plain = np.random.default_rng(0), tokens.Sides._products
+    half = 3 * 2.0**-24  # of the bound
+
+    def noisy(sides):
+        products = plain(sides)
+        norm = np.zeros(products.shape[1] * products.shape[3], np.float32)
+        norm[: len(sides.left.rows)] = 1 / sides.left.norms.inverse[-1]
+        shape = products.shape[0], products.shape[2], products.shape[1], products.shape[3]
+        noise = (half * rng.choice([-1, 1], (*shape[:2], len(norm))) * norm).reshape(shape)
+        return products + torch.from_numpy(noise.astype(np.float32)).transpose(1, 2)
+
+    monkeypatch.setattr(tokens.Sides, "_products", noisy)
+    for k in (1, 12, 90):
+        _, indices = maxsim_topk(queries, documents, [256], k)
+        np.testing.assert_array_equal(indices, reference_maxsim(queries, documents, [256], k)[1])
+
+
+def test_int8_sums_are_exact():
+    if not int8_is_better():
+        pytest.skip("this processor has no fast products of int8")
+    rng = np.random.default_rng(0)
+    left, right = (torch.from_numpy(rng.integers(-128, 128, (n, 1024), np.int8)) for n in (32, 70))
+    left[:3], right[:5] = -128, -128
+    products = lanes.coded_products(left, [right[:20], right[20:]], [500, 1024])
+    for dim, found in zip([500, 1024], products, strict=True):
+        assert torch.equal(found[0].long(), right[:, :dim].long() @ left[:, :dim].long().T)
+
+
 @pytest.mark.parametrize("size", [2.0**-90, 2.0**90])
 def test_size_does_not_matter(hostile, size):
     queries, documents = ragged([4, 9], 48, 1), nudged(ragged(sizes(30), 48, 2))
@@ -273,9 +344,52 @@ def test_tiles_and_threads_do_not_show(monkeypatch, threads, block):
         torch.set_num_threads(before)
 
 
+def test_threads_share_the_documents_of_few_queries(monkeypatch):
+    used, plain, before = set(), tokens.Sides.largest, torch.get_num_threads()
+
+    def seen(sides, fold):
+        used.add(threading.get_ident())
+        time.sleep(0.05)  # so that one thread cannot do all of it
+        return plain(sides, fold)
+
+    monkeypatch.setattr(tokens.Sides, "largest", seen)
+    torch.set_num_threads(3)
+    try:
+        check(ragged([7], 48, 1), ragged([30] * 70, 48, 2), DIMS, 25)
+    finally:
+        torch.set_num_threads(before)
+    assert len(used) == 3
+
+
 def test_blocks_of_scores_do_not_show(monkeypatch):
     monkeypatch.setattr(maxsim, "BLOCK_SCORES", 500)
     check(ragged([3] * 9, 48, 1), ragged(sizes(70), 48, 2), DIMS, 25)
+
+
+@pytest.mark.parametrize("most", [2, 15, 16, 17, 40, 300])
+def test_the_largest_of_each_document(most):
+    rng = np.random.default_rng(most)
+    for n in (1, 2, 50):
+        counts = rng.integers(1, most + 1, n)
+        counts[rng.random(n) < 0.3] = 16
+        starts = counts.cumsum() - counts
+        products = rng.standard_normal((2, 3, counts.sum(), 32), np.float32)
+        found = lanes.largest(torch.from_numpy(products), lanes.Fold.of(starts, counts))
+        np.testing.assert_array_equal(found, np.maximum.reduceat(products, starts, axis=2))
+
+
+def test_rows_of_any_strides():
+    queries, documents = ragged([4, 40], 48, 1), ragged(sizes(60), 48, 2)
+    plain = torch.from_numpy(documents.rows)
+    wide = torch.cat([torch.full((len(plain), 3), torch.nan), plain], dim=1)
+    columns, apart = plain.T.contiguous().T, plain.repeat_interleave(2, dim=0)[::2]
+    backwards = documents.rows[::-1].copy()[::-1]
+    _, order = check(queries, documents, DIMS, 10)
+    for rows in (wide[:, 3:], columns, apart, backwards):
+        found = maxsim_topk(queries, Ragged(rows, documents.offsets), DIMS, 10)[1]
+        assert torch.equal(found, order)
+    one = Ragged(plain[:1].expand(30, -1), np.arange(0, 31, 3))
+    assert maxsim_topk(queries, one, DIMS, 10)[1][0, 1].tolist() == list(range(10))
 
 
 def test_a_very_long_document():

@@ -10,11 +10,13 @@ tokens for such a query. Tokens are noise and, by a share that differs from docu
 a vector that the query has too, so that scores lie apart; those of mere noise agree to the fourth
 digit, and a third of them has to be settled. All are unit-norm at the full width, as peers need.
 Peers are given the documents as the tensors that they take, for nothing. All of them rank at one
-width; "all widths" is this package at an eighth, a quarter, a half and all of the columns, and
-"norms measured" measures the norms anew, which the others keep or take for granted.
+width; "all widths" is this package at an eighth, a quarter, a half and all of the columns,
+"norms measured" measures the norms anew, which the others keep or take for granted, and "int8" has
+both sides in int8. Bare products are torch's, whole and in strips, and numpy's in parts so small
+that its BLAS does not pack them, which is how this package multiplies.
 
-To expect on one core of a crowded server, for candidates: 1.5 times the fastest bare product at 384
-columns and twice at 128; sentence-transformers takes three times and 1.5 times as long as this.
+To expect on one core of a crowded server, for candidates: less than torch's bare product at 384
+columns and 1.5 times it at 128; sentence-transformers takes five times and twice as long as this.
 
 Needs sentence-transformers with maxsim (6.2) for the peer of this name; it is left out elsewhere.
 Appends a record a workload and width to experiments/results/benchmark_maxsim.json.
@@ -41,6 +43,7 @@ from fusion.topk.products import tuned_products
 
 RESULTS = Path(__file__).parents[1] / "results" / "benchmark_maxsim.json"
 TOKENS = 30  # of a query
+PARTS = 64  # small products that numpy is asked for at a time
 PADDED = 2**24  # numbers that the padded loop holds at a time
 
 
@@ -83,6 +86,11 @@ class Bench:
         self.queries = Ragged(asked, np.arange(load.queries + 1) * TOKENS)
         self.nested = [dim // 8, dim // 4, dim // 2, dim]
         self.norms = {len(dims): corpus_norms(rows, dims) for dims in ([dim], self.nested)}
+        self.codes = [
+            Ragged(side.rows.div(side.rows.abs().max() / 127).round().to(torch.int8), side.offsets)
+            for side in (self.queries, self.documents)
+        ]
+        self.code_norms = corpus_norms(self.codes[1].rows, [dim])
         self.ranked = np.sort(rng.permutation(load.documents)[: load.ranked])
 
     @cached_property
@@ -114,6 +122,13 @@ def ours(bench: Bench, nested: bool = False, kept: bool = True) -> Tensor:
     norms = bench.norms[len(dims)] if kept else None
     return maxsim_topk(
         bench.queries, bench.documents, dims, bench.load.k, bench.whole, norms=norms
+    )[1][-1]
+
+
+def coded(bench: Bench) -> Tensor:
+    """This package with queries and documents in int8, all of one step."""
+    return maxsim_topk(
+        *bench.codes, [bench.dim], bench.load.k, bench.whole, norms=bench.code_norms
     )[1][-1]
 
 
@@ -154,14 +169,28 @@ def product_tuned(bench: Bench, strip: int) -> None:
         product(bench, strip)
 
 
+def product_small(bench: Bench, most: int) -> None:
+    """The same floor in products of so many multiplications, which numpy's BLAS does not pack."""
+    left = np.zeros((bench.dim, 32 * -(-len(bench.queries.rows) // 32)), np.float32)
+    left[:, : len(bench.queries.rows)] = bench.queries.rows.numpy().T
+    height = most // left.size
+    count = min(PARTS, len(bench.joined) // height)
+    room = np.empty((count, height, left.shape[1]), np.float32)
+    parts = bench.joined[: len(bench.joined) // (count * height) * (count * height)].numpy()
+    for rows in parts.reshape(-1, count, height, bench.dim):
+        np.matmul(rows, left, out=room)
+
+
 METHODS: dict[str, Callable[[Bench], Tensor | None]] = {
     "maxsim_topk": ours,
     "maxsim_topk, all widths": partial(ours, nested=True),
     "maxsim_topk, norms measured": partial(ours, kept=False),
+    "maxsim_topk, int8": coded,
     "sentence-transformers maxsim": sentence_transformers,
     "padded torch loop": padded_loop,
     "bare product": partial(product, strip=2**30),
     "bare product, strips": partial(product_tuned, strip=1024),
+    "bare product, small": partial(product_small, most=2**19),
 }
 
 

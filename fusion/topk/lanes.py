@@ -9,12 +9,14 @@ Only these, and the rows of documents that begin or end within a block, are told
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from fusion.topk.norms import FLOAT32
 from fusion.topk.products import SMALL
 
 Rows = np.ndarray | Tensor
@@ -57,6 +59,53 @@ class Fold:
         return cls(rows, order, places[:, 0], blocks)
 
 
+@dataclass(frozen=True)
+class Piece:
+    """Consecutive tokens of each of some documents: all of theirs, or a part of a single one's."""
+
+    begin: np.ndarray
+    """int64 [n]: the first row of each document."""
+    end: np.ndarray
+    """int64 [n]: after its last one, so each has at least one."""
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """Tokens of each document, int64 [n]."""
+        return self.end - self.begin
+
+    @cached_property
+    def starts(self) -> np.ndarray:
+        """Where each document begins, int64 [n]."""
+        return self.counts.cumsum() - self.counts
+
+    @cached_property
+    def runs(self) -> list[tuple[int, int]]:
+        """Ranges of rows, of which neighbours are one."""
+        breaks = self.begin[1:] != self.end[:-1]
+        first = self.begin[np.concatenate([[True], breaks])]
+        last = self.end[np.concatenate([breaks, [True]])]
+        return list(zip(first.tolist(), last.tolist(), strict=True))
+
+    @cached_property
+    def fold(self) -> Fold:
+        """How the largest of each document's tokens is found."""
+        return Fold.of(self.starts, self.counts)
+
+    def rows(self) -> np.ndarray:
+        """The rows of all tokens, int64 [t]."""
+        return (self.begin - self.starts).repeat(self.counts) + np.arange(self.counts.sum())
+
+
+@dataclass(frozen=True)
+class Tile:
+    """Some documents and their tokens, in pieces that fit into memory."""
+
+    places: np.ndarray
+    """int64 [n]: where the documents stand among those that are searched."""
+    pieces: list[Piece]
+    """Of a single document if there are several."""
+
+
 def in_lanes(rows: Tensor) -> np.ndarray:
     """Tokens float32 [t, d] as right-hand sides [groups, d, LANES], filled up with zeros."""
     groups = -(-len(rows) // LANES)
@@ -71,20 +120,11 @@ def out_of_lanes(found: np.ndarray, tokens: int) -> np.ndarray:
     return apart.reshape(*apart.shape[:-2], -1)[..., :tokens]
 
 
-def largest_products(
-    lanes: np.ndarray, runs: Sequence[Rows], dims: Sequence[int], inverse: Tensor, fold: Fold
-) -> np.ndarray:
-    """The largest scaled product of each document, float32 [l, groups, n, LANES].
+def largest(products: Tensor, fold: Fold) -> np.ndarray:
+    """The largest of each document's rows, float32 [l, groups, n, lanes], of [l, groups, t, lanes].
 
-    Args:
-        lanes: Queries' tokens float32 [groups, d, LANES].
-        runs: Documents' tokens, t in all.
-        dims: Ascending widths.
-        inverse: What to multiply documents' tokens by, float32 [l, t].
-        fold: Of the documents.
+    A document's rows are those that ``fold`` was made of.
     """
-    products = prefix_products(lanes, runs, dims)
-    products *= inverse[:, None, :, None]
     whole = products[:, :, : fold.blocks * FOLDED].unflatten(2, (fold.blocks, FOLDED))
     single = products.numpy().take(fold.rows, axis=2)
     kept = np.concatenate([whole.amax(dim=3).numpy(), single], axis=2)
@@ -108,6 +148,27 @@ def prefix_products(lanes: np.ndarray, runs: Sequence[Rows], dims: Sequence[int]
     for before, after in pairwise(found):
         after += before
     return torch.from_numpy(found)
+
+
+def coded_products(codes: Tensor, runs: Sequence[Rows], dims: Sequence[int]) -> Tensor:
+    """The same of int8, as one group of all lanes, float32 [l, 1, t, queries' tokens].
+
+    Sums of integers are exact, and float32 holds them up to 1,024 columns.
+
+    Args:
+        codes: Queries' tokens int8 [m, d].
+        runs: Documents' tokens int8 [any, d or wider], t in all.
+        dims: Ascending widths, of which no two are neighbours.
+    """
+    rows = [torch.as_tensor(run)[:, : dims[-1]] for run in runs]
+    documents = rows[0] if len(rows) == 1 else torch.cat(rows)  # (t, d)
+    found = torch.empty(len(dims), 1, len(documents), len(codes), **FLOAT32)
+    total = None
+    for (a, b), out in zip(pairwise((0, *dims)), found, strict=True):
+        part = torch._int_mm(documents[:, a:b], codes[:, a:b].T)
+        total = part if total is None else total.add_(part)
+        out.copy_(total)
+    return found
 
 
 def _read(runs: Sequence[Rows], most: int) -> Iterator[np.ndarray]:

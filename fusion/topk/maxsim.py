@@ -38,10 +38,10 @@ def maxsim_topk(
     normalised at each width; a token of zeros has the cosine 0 with every other.
 
     Args:
-        queries: q items of one token or more, rows float32, bfloat16 or float16 [t, D or wider],
-            numpy or torch, on the CPU; need not be unit-norm.
+        queries: q items of one token or more, rows float32, bfloat16, float16 or int8 [t, D or
+            wider], numpy or torch, on the CPU; need not be unit-norm.
         documents: c items of any number of tokens, of the same kinds, memory-mapped if you like.
-            Half precision is computed in float32.
+            Half precision is computed in float32, and int8 too if queries are not int8 as well.
         dims: Ascending widths of the nested levels; D is the last one.
         k: Results a query.
         candidates: Integers [q, m], the documents that each query chooses from, -1 for none; one
@@ -79,12 +79,13 @@ def maxsim_topk(
     shape = len(search.dims), len(queries), search.keep
     results = np.full(shape, -np.inf, np.float32), np.full(shape, -1, np.int64)
     blocks = list(_blocks(search)) if search.keep else []
+    threads = torch.get_num_threads()  # a pool has torch's own products run on one
     with pool() as run:
-        if len(blocks) >= torch.get_num_threads() or not blocks:
-            list(run(lambda block: _search_block(search, block, map, results), blocks))
+        if len(blocks) >= threads:
+            list(run(lambda block: _search_block(search, block, (map, 1), results), blocks))
         else:  # too few queries for all threads: they share the documents
             for block in blocks:
-                _search_block(search, block, run, results)
+                _search_block(search, block, (run, threads), results)
     return torch.from_numpy(results[0]), torch.from_numpy(results[1])
 
 
@@ -101,14 +102,16 @@ def _blocks(search: TokenSearch) -> Iterator[slice]:
         start = stop
 
 
-def _search_block(search: TokenSearch, block: slice, run: Run, results: Results) -> None:
+def _search_block(
+    search: TokenSearch, block: slice, run: tuple[Run, int], results: Results
+) -> None:
     """Write the best documents of a block of queries."""
     documents = np.arange(len(search.offsets) - 1)
     if search.candidates is not None:
         named = np.unique(search.candidates[block.start])
         documents = named[named >= 0]
     left = search.asked(block)
-    scores = mean_maxima(search, left, documents, run)  # (l, q, m)
+    scores = mean_maxima(search, left, documents, *run)  # (l, q, m)
     for row, query in enumerate(range(block.start, block.stop)):
         best = best_means(search, left.query(row), documents, scores[:, row])
         for level, found in enumerate(best):

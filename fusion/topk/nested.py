@@ -12,7 +12,7 @@ import torch
 
 from fusion.topk.engines import cpu, per_level
 from fusion.topk.norms import PrefixNorms, prefix_norms
-from fusion.topk.problem import Problem, Rows, as_tensor, check_dims, pose
+from fusion.topk.problem import FLOATS, Problem, Rows, as_tensor, check_dims, pose
 from fusion.topk.settling.settled import Engine, Found, settled
 
 __all__ = ["corpus_norms", "nested_topk"]
@@ -115,5 +115,5 @@ def corpus_norms(corpus: Rows, dims: Sequence[int]) -> PrefixNorms:
     Raises:
         ValueError: If a row holds a value that is not finite; it names the row.
     """
-    rows = as_tensor(corpus, "corpus")
+    rows = as_tensor(corpus, "corpus", (*FLOATS, torch.int8))
     return prefix_norms(rows, check_dims(dims, rows.shape[1]))

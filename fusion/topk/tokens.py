@@ -6,18 +6,24 @@ A tile is cut by the number of its tokens, whatever documents they belong to, so
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from fusion.ragged import Ragged
+from fusion.topk.bounds import ROUNDINGS, SECOND_ORDER, UNIT, error_bound64, maxsim_bounds
+from fusion.topk.engines.screening import int8_is_better
 from fusion.topk.lanes import (
     LANES,
     Fold,
+    Piece,
     Rows,
+    Tile,
+    coded_products,
     in_lanes,
-    largest_products,
+    largest,
     out_of_lanes,
     prefix_products,
 )
@@ -32,55 +38,10 @@ from fusion.topk.norms import (
 )
 from fusion.topk.problem import as_tensor, check_dims, check_k, scale_queries
 
-FLOATS = (torch.float32, torch.float16, torch.bfloat16)
+KINDS = (torch.float32, torch.float16, torch.bfloat16, torch.int8)
 TILE_COSINES = 2**20  # of a tile at all levels: 4 MB
-FEWEST, MOST = 64, 16384  # tokens of a tile
-
-
-@dataclass(frozen=True)
-class Piece:
-    """Consecutive tokens of each of some documents: all of theirs, or a part of a single one's."""
-
-    begin: np.ndarray
-    """int64 [n]: the first row of each document."""
-    end: np.ndarray
-    """int64 [n]: after its last one, so each has at least one."""
-
-    @cached_property
-    def counts(self) -> np.ndarray:
-        """Tokens of each document, int64 [n]."""
-        return self.end - self.begin
-
-    @cached_property
-    def starts(self) -> np.ndarray:
-        """Where each document begins, int64 [n]."""
-        return self.counts.cumsum() - self.counts
-
-    def runs(self) -> list[tuple[int, int]]:
-        """Ranges of rows, of which neighbours are one."""
-        breaks = self.begin[1:] != self.end[:-1]
-        first = self.begin[np.concatenate([[True], breaks])]
-        last = self.end[np.concatenate([breaks, [True]])]
-        return list(zip(first.tolist(), last.tolist(), strict=True))
-
-    @cached_property
-    def fold(self) -> Fold:
-        """How the largest of each document's tokens is found."""
-        return Fold.of(self.starts, self.counts)
-
-    def rows(self) -> np.ndarray:
-        """The rows of all tokens, int64 [t]."""
-        return (self.begin - self.starts).repeat(self.counts) + np.arange(self.counts.sum())
-
-
-@dataclass(frozen=True)
-class Tile:
-    """Some documents and their tokens, in pieces that fit into memory."""
-
-    places: np.ndarray
-    """int64 [n]: where the documents stand among those that are searched."""
-    pieces: list[Piece]
-    """Of a single document if there are several."""
+EXACT = 1024  # columns of int8 whose products add up to at most 2**24
+FEWEST, MOST = 64, 32768  # tokens of a tile
 
 
 @dataclass(frozen=True)
@@ -101,6 +62,14 @@ class Asked:
         """The same as right-hand sides of products, float32 [groups, d, LANES]."""
         return in_lanes(self.rows)
 
+    @cached_property
+    def codes(self) -> Tensor | None:
+        """The same if they are int8, filled up to whole lanes, int8 [groups * LANES, d]."""
+        if self.given.dtype != torch.int8:
+            return None
+        missing = -len(self.rows) % LANES
+        return torch.nn.functional.pad(self.given, (0, 0, 0, missing)).contiguous()
+
     def query(self, row: int) -> "Asked":
         """The tokens of one of the queries."""
         part = slice(int(self.starts[row]), int(self.starts[row] + self.counts[row]))
@@ -110,7 +79,9 @@ class Asked:
     def first(self, levels: int) -> "Asked":
         """The same at so many of the levels."""
         norms = self.norms.first(levels)
-        return Asked(self.given, self.counts, self.rows[:, : norms.dims[-1]], norms)
+        return Asked(
+            self.given[:, : norms.dims[-1]], self.counts, self.rows[:, : norms.dims[-1]], norms
+        )
 
     @property
     def starts(self) -> np.ndarray:
@@ -131,16 +102,26 @@ class Sides:
 
     def cosines(self) -> Iterator[np.ndarray]:
         """Cosines float32 [documents' tokens, queries' tokens] of each level in turn."""
-        products = prefix_products(self.left.lanes, self.runs, self.norms.dims)
-        products *= self.norms.inverse[:, None, :, None]
-        for some, inverse in zip(products.numpy(), self.left.norms.inverse.numpy(), strict=True):
+        for some, inverse in zip(
+            self._products().numpy(), self.left.norms.inverse.numpy(), strict=True
+        ):
             yield out_of_lanes(some, len(inverse)) * inverse
 
     def largest(self, fold: Fold) -> np.ndarray:
         """The largest of each document and query's token, float32 [levels, n, queries' tokens]."""
-        norms, inverse = self.norms, self.left.norms.inverse.numpy()  # (l, t)
-        found = largest_products(self.left.lanes, self.runs, norms.dims, norms.inverse, fold)
+        inverse = self.left.norms.inverse.numpy()  # (l, t)
+        found = largest(self._products(), fold)
         return out_of_lanes(found, inverse.shape[1]) * inverse[:, None]
+
+    def _products(self) -> Tensor:
+        """Products over the norms of documents' tokens, float32 [levels, groups, t, lanes]."""
+        dims, codes = self.norms.dims, self.left.codes
+        narrow = min(b - a for a, b in pairwise((0, *dims))) == 1
+        if codes is None or self.runs[0].dtype != torch.int8 or narrow or not int8_is_better():
+            products = prefix_products(self.left.lanes, self.runs, dims)
+        else:
+            products = coded_products(codes, self.runs, dims)
+        return products.mul_(self.norms.inverse[:, None, :, None])
 
 
 @dataclass(frozen=True)
@@ -148,11 +129,11 @@ class TokenSearch:
     """A checked search: engine and settling may rely on what stands here."""
 
     queries: Tensor
-    """Floating point [t, D or wider] as it was given."""
+    """Floating point or int8 [t, D or wider] as it was given."""
     query_offsets: np.ndarray
     """int64 [q + 1], of which no two are equal."""
     documents: Tensor
-    """Floating point [t, D or wider] as it was given."""
+    """Floating point or int8 [t, D or wider] as it was given."""
     offsets: np.ndarray
     """int64 [c + 1]."""
     dims: tuple[int, ...]
@@ -162,6 +143,18 @@ class TokenSearch:
     """int64 [q, m], -1 for none."""
     norms: PrefixNorms | None
     """Of the documents' tokens, if they are known."""
+
+    @property
+    def bounds(self) -> list[float]:
+        """What a computed cosine of two tokens, at each level, may be off its canonical one.
+
+        Sums of products of int8, and of their squares, are integers that float32 holds: in whatever
+        order they are added, only norms, their inverse and what is multiplied by it are rounded.
+        """
+        both = self.queries.dtype == self.documents.dtype == torch.int8
+        if both and self.dims[-1] <= EXACT:
+            return [ROUNDINGS * UNIT * SECOND_ORDER + error_bound64(dim) for dim in self.dims]
+        return maxsim_bounds(self.dims)
 
     def first(self, levels: int) -> "TokenSearch":
         """The same search at so many of its levels."""
@@ -182,16 +175,18 @@ class TokenSearch:
             row = int(edges[0]) + error.row
             raise ValueError(_not_finite("query", self.query_offsets, row)) from None
 
-    def tiles(self, documents: np.ndarray, tokens: int) -> Iterator[Tile]:
+    def tiles(self, documents: np.ndarray, tokens: int, parts: int = 1) -> Iterator[Tile]:
         """Cut documents int64 [m] for so many tokens of queries; those without tokens are left out.
 
-        Results never depend on it.
+        There are so many ``parts`` at least, if documents have the tokens for it. Results never
+        depend on it.
         """
         lanes = -(-tokens // LANES) * LANES
         most = min(MOST, max(FEWEST, TILE_COSINES // (lanes * len(self.dims))))
         begin, end = self.offsets[documents], self.offsets[documents + 1]
         there = (end > begin).nonzero()[0]
         total = np.concatenate([[0], (end - begin)[there].cumsum()])
+        most = min(most, max(FEWEST, -(-int(total[-1]) // parts)))
         first = 0
         while first < len(there):
             last = max(first + 1, int(total.searchsorted(total[first] + most, side="right")) - 1)
@@ -228,8 +223,7 @@ class TokenSearch:
         self, piece: Piece, dims: tuple[int, ...], known: PrefixNorms | None
     ) -> tuple[list[Rows], PrefixNorms]:
         """Documents' tokens [any, d or wider], where they lie if they can be, and their norms."""
-        ranges = piece.runs()
-        runs = [self._readable[a:b] for a, b in ranges]
+        runs = [self._readable[a:b] for a, b in piece.runs]
         norms = self._measured(runs, piece, dims) if known is None else _part(known, piece)
         if norms.scale is None:
             return runs, norms
@@ -259,7 +253,7 @@ def pose(
 ) -> TokenSearch:
     """Check the arguments of a search."""
     asked, rows = (
-        _on_cpu(as_tensor(side.rows, name, FLOATS), name)
+        _on_cpu(as_tensor(side.rows, name, KINDS), name)
         for side, name in ((queries, "queries"), (documents, "documents"))
     )
     levels = check_dims(dims, min(asked.shape[1], rows.shape[1]))
@@ -283,7 +277,9 @@ def asked(rows: Tensor, counts: np.ndarray, dims: tuple[int, ...]) -> Asked:
     wide = rows.float()
     norms = usual_norms(prefix_squares(wide.numpy(), dims), dims)
     if norms is None:
-        wide, norms = scale_queries(rows, prefix_norms(rows, dims, "queries"))
+        norms = prefix_norms(rows, dims, "queries")
+        if norms.scale is not None:
+            wide, norms = scale_queries(rows, norms)
     return Asked(rows, counts, wide, norms)
 
 
@@ -298,6 +294,10 @@ def _pieces(begin: np.ndarray, end: np.ndarray, most: int) -> Iterator[Piece]:
 
 def _part(norms: PrefixNorms, piece: Piece) -> PrefixNorms:
     """The norms of a piece's tokens."""
+    if len(piece.runs) == 1:
+        part = slice(*piece.runs[0])
+        scale = None if norms.scale is None else norms.scale[part]
+        return PrefixNorms(norms.inverse[:, part], scale, norms.wide, norms.dims)
     rows = torch.from_numpy(piece.rows())
     scale = norms.scale
     if scale is not None:

@@ -9,11 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from fusion.topk.tokens import Asked, Tile, TokenSearch
+from fusion.topk.lanes import Tile
+from fusion.topk.tokens import Asked, TokenSearch
 
 
 def mean_maxima(
-    search: TokenSearch, left: Asked, documents: np.ndarray, run: Callable[..., Any]
+    search: TokenSearch, left: Asked, documents: np.ndarray, run: Callable[..., Any], threads: int
 ) -> np.ndarray:
     """Means over queries' tokens of the largest cosines with documents, float64 [l, q, m].
 
@@ -22,6 +23,7 @@ def mean_maxima(
         left: The queries.
         documents: int64 [m]; -inf is the mean of one without tokens.
         run: What scores tiles: ``map``, or that of a pool of threads.
+        threads: How many of them.
     """
     scores = np.full((len(search.dims), len(left.counts), len(documents)), -np.inf)
 
@@ -30,7 +32,7 @@ def mean_maxima(
         means = np.add.reduceat(best, left.starts, axis=2, dtype=np.float64) / left.counts
         scores[:, :, tile.places] = means.transpose(0, 2, 1)
 
-    list(run(score, search.tiles(documents, len(left.rows))))
+    list(run(score, search.tiles(documents, len(left.rows), threads)))
     return scores
 
 

@@ -7,9 +7,10 @@ be the nearest to a query's token are looked at again: one or two of hundreds.
 
 import numpy as np
 
-from fusion.topk.bounds import maxsim_bounds, mean_bound
+from fusion.topk.bounds import mean_bound
+from fusion.topk.lanes import Piece, Tile
 from fusion.topk.settling.exact import canonical_cosines, summed
-from fusion.topk.tokens import Asked, Piece, Tile, TokenSearch
+from fusion.topk.tokens import Asked, TokenSearch
 
 UPWARDS = 1.0001  # covers what the comparison itself rounds
 
@@ -25,8 +26,8 @@ def best_means(
         documents: int64 [m], ascending.
         scores: float64 [l, m], as an engine computed them.
     """
-    bounds, tokens = maxsim_bounds(search.dims), len(left.rows)
-    reach = [2 * UPWARDS * (bound + mean_bound(tokens)) for bound in bounds]
+    tokens = len(left.rows)
+    reach = [2 * UPWARDS * (bound + mean_bound(tokens)) for bound in search.bounds]
     chosen = [_contenders(*part, search.keep) for part in zip(scores, reach, strict=True)]
     tied = [
         places[_near(line[places], far)]
@@ -75,8 +76,8 @@ def _put_canonical(
 
     Norms that were measured for all levels are as good as ``reach`` [any], others as their own.
     """
-    bounds = maxsim_bounds(search.dims)
-    reach = [max(far, 2 * UPWARDS * bound) for far, bound in zip(reach, bounds, strict=False)]
+    own = [2 * UPWARDS * bound for bound in search.bounds]
+    reach = [max(pair) for pair in zip(own, reach, strict=False)]
     wanted = np.zeros(scores.shape, bool)
     for level, places in enumerate(tied):
         wanted[level, places] = True
