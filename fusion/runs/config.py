@@ -3,14 +3,17 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
-from fusion.inputs.data.texts import settled_texts
+from fusion.inputs.data.texts import Reading, settled_texts
 from fusion.inputs.encoders.catalogue import PAPER_QUARTET
 from fusion.inputs.encoders.names import check_encoder, public_names, settled
 from fusion.inputs.encoders.text import DTYPES
+from fusion.inputs.reading.chunks import Chunking
 from fusion.space.blocks import Normalization
 from fusion.space.training.recipe import TrainConfig, check_dims
 
 AUTO = "auto"
+READING = ("text_fields", "id_field", "lines", "chunk", "chunk_overlap")
+"""Fields that say how texts are read; written down where they are not as usual."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,16 @@ class RunConfig:
     """Widths to train for; empty for the usual ones that the concat can give."""
     encoder_dtype: str = "float32"
     """``float32`` or ``bfloat16``."""
+    text_fields: tuple[str, ...] = ("text",)
+    """Fields of JSON lines and tables that hold the text."""
+    id_field: str = ""
+    """Field of the id; by default ``_id`` or ``id``."""
+    lines: bool = False
+    """That a .txt file in a folder has a text on each line."""
+    chunk: int | str = AUTO
+    """Tokens of a chunk, ``auto`` or ``none``; see ``fusion.inputs.reading.chunks.Chunking``."""
+    chunk_overlap: int = 0
+    """Tokens that a chunk repeats of the one before it."""
     train: TrainConfig = TrainConfig()  # noqa: RUF009 - frozen
     """How the head is trained."""
 
@@ -50,6 +63,9 @@ class RunConfig:
         if self.encoder_dtype not in DTYPES:
             known = ", ".join(DTYPES)
             raise ValueError(f"encoder_dtype must be one of {known}, got {self.encoder_dtype!r}")
+        if not self.text_fields:
+            raise ValueError("text-fields is empty; name at least one field")
+        Chunking(self.chunk, self.chunk_overlap)
         if self.dims:  # the upper bound is known only with the encoders
             check_dims(self.dims, self.dims[-1])
 
@@ -76,10 +92,20 @@ class RunConfig:
         parts = [part.rpartition("/")[2] if "/" in part else part for part in self.texts.split(",")]
         return self.to_dict() | {"encoders": names, "texts": ",".join(parts)}
 
+    @property
+    def reading(self) -> Reading:
+        """How files of texts are read."""
+        return Reading(self.text_fields, self.id_field, self.lines)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for YAML."""
         plain = asdict(self) | {"normalize": str(self.normalize), "encoders": list(self.encoders)}
         plain["dims"] = list(self.dims)
+        for name in READING:  # runs of earlier versions have none of them
+            if plain[name] == getattr(type(self), name):
+                del plain[name]
+        if "text_fields" in plain:
+            plain["text_fields"] = list(self.text_fields)
         plain["weights"] = self.weights if isinstance(self.weights, str) else list(self.weights)
         return plain
 
@@ -92,7 +118,7 @@ class RunConfig:
         """
         plain = dict(plain)
         train = plain.pop("train", {})
-        for name in ("encoders", "dims", "weights"):
+        for name in ("encoders", "dims", "weights", "text_fields"):
             if isinstance(plain.get(name), list):
                 plain[name] = tuple(plain[name])
         try:

@@ -20,6 +20,7 @@ from fusion.inputs.encoders.catalogue import CATALOGUE, EncoderCard, Role
 from fusion.inputs.encoders.fingerprints import fingerprint_of, verify_sha256
 from fusion.inputs.encoders.names import check_encoder, folder_of, needs_package, not_to_be_had
 from fusion.inputs.encoders.precomputed import SCHEME, PrecomputedEncoder
+from fusion.inputs.encoders.tokens import Tokens, tokens_of
 
 if TYPE_CHECKING:
     import torch
@@ -134,6 +135,11 @@ class FrozenEncoder:
         """Tokens that it reads of a text, prompt included; None where it reads them all."""
         limit = self.model.max_seq_length
         return int(limit) if limit is not None and np.isfinite(limit) else None
+
+    @property
+    def tokens(self) -> Tokens:
+        """What it reads of a document."""
+        return tokens_of(self.name, self.model, self.card.document_prompt)
 
     def _lengths(self, texts: Sequence[str]) -> np.ndarray | None:
         """Int [n], tokens of whole texts; None for static embeddings, which pad and cut nothing."""
