@@ -17,7 +17,7 @@ from pathlib import Path
 import render_checks
 import render_codes
 import render_compression
-import render_few
+import render_documents
 import render_figures
 import render_headline
 import render_model
@@ -85,9 +85,17 @@ SECTIONS = (
         "How many documents it takes",
         "python experiments/tables/few_documents.py",
         "few_documents.json",
-        render_few.render,
+        render_documents.render_few,
         "The recipe for one's own documents, fitted on a few of them. Its rules for few texts were "
         "set with 400 documents and SciFact's train queries.",
+    ),
+    Section(
+        "Chunks of long documents",
+        "python experiments/tables/chunks.py",
+        "chunks.json",
+        render_documents.render_chunks,
+        "Pages of Python's documentation, whole and taken apart. The headings that are asked for "
+        "are taken out of the pages, so nothing finds a section by its own heading.",
     ),
     Section(
         "Weights without labels",
