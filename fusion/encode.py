@@ -7,11 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from fusion.bulk.writing.precisions import KINDS, PRECISIONS
 from fusion.errors import FusionError
+from fusion.inputs.reading.chunks import chunk_size
 from fusion.inputs.reading.kinds import KNOWN
 from fusion.paths import as_path
 from fusion.terminal import (
+    CHUNK,
     ID_FIELD,
     LINES,
+    OVERLAP,
     TEXT_FIELDS,
     build_parser,
     comma_list,
@@ -74,6 +77,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--keep", type=comma_list, metavar="NAME,…", help="what to keep beside the vectors, for "
         "fusion.search to show: text, title, and other fields of the input (default nothing)"
         )  # fmt: skip
+    add("--chunk", type=chunk_size, metavar="N|auto|none", help=CHUNK)
+    add("--chunk-overlap", type=int, metavar="N", help=OVERLAP)
     add("--batch-size", type=int, metavar="N", help="texts that an encoder takes at once "
         "(default 32)")  # fmt: skip
     add("--dtype", choices=["float32", "bfloat16", "float16"], help="of the encoders' weights "
@@ -102,11 +107,12 @@ def encode(options: dict[str, Any]) -> None:
     from fusion.bulk.writing.journal import check_free
     from fusion.bulk.writing.manifest import MANIFEST, REJECTS
     from fusion.bulk.writing.shards import TEXT
+    from fusion.inputs.reading.chunks import AUTO, Chunker, Chunking
     from fusion.inputs.reading.reader import Reader
     from fusion.inputs.reading.rows import Fields
     from fusion.inputs.reading.sources import find_sources
     from fusion.inputs.reading.survey import look_over
-    from fusion.model.place import check_model
+    from fusion.model.place import check_chunk, check_model
 
     folder = options["output"]
     job = JobConfig(**{name: options[name] for name in JOB_FLAGS if name in options})
@@ -115,6 +121,7 @@ def encode(options: dict[str, Any]) -> None:
         **{name: options[name] for name in MODEL_FLAGS if name in options},
     )
     beside = tuple(name for name in job.keep if name != TEXT)
+    chunking = Chunking(options.get("chunk", AUTO), options.get("chunk_overlap", 0))
     fields = Fields(
         options.get("text_fields", ("text",)),
         options.get("id_field", ""),
@@ -124,11 +131,15 @@ def encode(options: dict[str, Any]) -> None:
     lines = options.get("lines", False)
     reader = Reader(find_sources(str(as_path(options["input"])), folder, lines), fields)
     check_model(config.model, config.truncate_dim)
+    check_chunk(config.model, chunking.size)
     look_over(reader)
     engine = _engine(config, options)
+    reader.chunker = Chunker(engine.encoder.tokens, chunking)
     done = encode_rows(reader, folder, engine, job)
     width, size = done.settings["width"], done.about["bytes_per_vector"]
     say(f"rows:     {done.rows:,} of width {width}, {config.precision}, {size} bytes a vector")
+    if chunks := reader.chunker.words():
+        say(f"chunks:   {chunks}")
     if done.rejected:
         say(f"rejected: {done.rejected:,} ({folder / REJECTS})")
     say(f"manifest: {folder / MANIFEST} ({len(done.shards)} shards)")

@@ -30,6 +30,13 @@ LINES = (
     "a .txt file of a folder or a glob has a text on each line, as one that is named itself has "
     "(default: it is one document)"
 )
+CHUNK = (
+    "take texts of more than N tokens (of the encoder that reads least) apart into chunks, at "
+    "sentences and headings, with the headings above as title; their ids are DOCUMENT#1 and so on; "
+    "auto: into chunks of 200, only what an encoder would not read to its end; none: nothing, "
+    "encoders cut what they do not read (default auto)"
+)
+OVERLAP = "tokens that a chunk repeats of the one before it, at most (default 0)"
 
 
 class _Help(argparse.RawDescriptionHelpFormatter):

@@ -9,9 +9,16 @@ from typing import TYPE_CHECKING, Any
 
 from fusion.errors import check_installed
 from fusion.inputs.encoders.tokens import KEPT, TokenKind
+from fusion.inputs.reading.chunks import chunk_size
+from fusion.inputs.reading.kinds import KNOWN
 from fusion.runs.config import RunConfig
 from fusion.space.training.recipe import RECIPES, WHERE, TrainConfig
 from fusion.terminal import (
+    CHUNK,
+    ID_FIELD,
+    LINES,
+    OVERLAP,
+    TEXT_FIELDS,
     beside,
     build_parser,
     comma_list,
@@ -30,7 +37,7 @@ DESCRIPTION = """Embed texts with several frozen encoders, set the embeddings si
 compressors (PCA and a head) that keep the ranking in fewer, nested dimensions. No labels needed."""
 EXAMPLES = """\
   # your own documents, real encoders out of the package registry, no hub needed
-  python -m fusion.train --encoders minilm,wordllama --texts docs.jsonl --output runs/mine
+  python -m fusion.train --encoders minilm,wordllama --texts docs/ --output runs/mine
   # the paper's four encoders and Wikipedia, with a hub in reach
   python -m fusion.train --dims 32,64,128,256,384,512,768,1024 --output runs/quad
   # weights of the encoders chosen without labels
@@ -67,9 +74,15 @@ def _parser() -> argparse.ArgumentParser:
         "vectors have length 1; none; global: the whole ones have (default per-model)")  # fmt: skip
     add("--weights", type=weight_list, metavar="W,W,…|auto", help="squared weight of each encoder; "
         "auto finds them without labels (default: 1 each)")  # fmt: skip
-    add("--texts", metavar="PATH|NAME", help="what to fit on: a .txt file with a text a line, a "
-        ".jsonl file with a \"text\" a line, data:NAME (the documents of retrieval data), pydocs, "
-        "wikipedia; several with commas (default wikipedia, which needs a hub)")  # fmt: skip
+    add("--texts", metavar="PATH|NAME", help=f"what to fit on: a file, a folder or a quoted "
+        f"glob of {KNOWN}; data:NAME (the documents of retrieval data), pydocs, wikipedia; "
+        "several with commas (default wikipedia, which needs a hub)")  # fmt: skip
+    add("--text-fields", type=comma_list, metavar="NAME,…", help=TEXT_FIELDS)
+    add("--id-field", metavar="NAME", help=ID_FIELD)
+    add("--lines", action="store_true", help=LINES)
+    add("--chunk", type=chunk_size, metavar="N|auto|none", help=f"{CHUNK}; retrieval data stay "
+        "whole unless N is given")  # fmt: skip
+    add("--chunk-overlap", type=int, metavar="N", help=OVERLAP)
     add("--max-texts", type=int, metavar="N", help="take at most the first N texts (default: all)")
     add("--dims", type=int_list, metavar="D,D,…", help="nested widths, increasing; the last is the "
         "full output (default: 32, 64, 128, 256, 384, 512, 768, 1024, as far as the encoders "
@@ -130,7 +143,9 @@ def changes(config: RunConfig) -> list[str]:
     """What a configuration changes of its recipe and of the defaults, a few words each."""
     plain, usual = config.to_dict(), RunConfig(config.encoders, texts=config.texts).to_dict()
     recipe = TrainConfig.of(config.train.recipe).to_dict()
-    found = {key: value for key, value in plain.items() if key != "train" and value != usual[key]}
+    found = {
+        key: value for key, value in plain.items() if key != "train" and value != usual.get(key)
+    }
     found |= {key: value for key, value in plain["train"].items() if value != recipe[key]}
     return [f"{key} {_words(value)}" for key, value in found.items() if value is not None]
 

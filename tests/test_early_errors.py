@@ -45,6 +45,11 @@ def here(tmp_path_factory, model):
         manifest = {"format": 1, "model_path": model_path, "rows": 0, "rejected": 0, "shards": []}
         manifest["settings"] = {"model": "0" * 64, "width": 8, "precision": "int8"}
         (shards / "_manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    (root / "t.csv").write_text("id,body\n1,one\n", encoding="utf-8")
+    (root / "wide.md").write_text("# one", encoding="utf-16")
+    (root / "twice").mkdir()
+    for name in ("a.jsonl", "b.jsonl"):
+        (root / "twice" / name).write_text('{"id": 1, "text": "one"}\n', encoding="utf-8")
     (root / "list.yaml").write_text("- 1\n", encoding="utf-8")
     (root / "model").symlink_to(model)
     np.save(root / "api.npy", np.ones((2, 8), np.float32))
@@ -120,6 +125,18 @@ API = "--encoders file:api.npy"
         ("encode", "model --input no --output r", 1, "--input no: no such file"),
         ("encode", "model --input t.txt --output run", 1, "use --overwrite or --resume"),
         ("encode", "model --input t.txt --output r --truncate-dim 99", 2, "from 1 to 24"),
+        ("encode", "model --input t.txt --output r --chunk 99", 2, "chunk 99 is above the limit"),
+        ("encode", "model --input t.txt --output r --chunk many", 2, "from 16 on, auto or none"),
+        ("encode", "model --input empty --output r", 1, "empty: the folder is empty"),
+        ("encode", "model --input bad.jsonl --output r", 1, "no row of the input can be encoded"),
+        ("encode", "model --input t.csv --output r", 1, "no column text, but id, body"),
+        ("encode", "model --input t.csv --text-fields body --id-field key --output r", 1,
+         "no row has the field 'key'; fields that there are: id, body"),
+        ("encode", "model --input twice --output r", 1, "both have a row with the id '1'"),
+        ("train", f"{API} --texts t.csv --output r", 1, "no column text, but id, body"),
+        ("train", f"{API} --texts empty --output r", 1, "empty: the folder is empty"),
+        ("train", f"{API} --texts wide.md --output r", 1, "wide.md cannot be read: it is UTF-16"),
+        ("train", f"{API} --texts t.txt --chunk 9 --output r", 2, "from 16 on, auto or none"),
         ("encode", "model --input t.txt --output r --batch-size 0", 2, "at least 1, got 0"),
         ("encode", "model --input t.txt --output r --keep text,text", 2, "keep names one twice"),
         ("encode", "model --input t.txt --output r --keep id", 2, "which shards hold anyway"),

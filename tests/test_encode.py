@@ -236,6 +236,41 @@ def test_a_file_that_breaks_off_is_no_success(model, tmp_path, capsys):
     assert Manifest.read(tmp_path / "out").rows > 500
 
 
+def test_long_documents_become_chunks_and_what_fits_keeps_its_bytes(model, tmp_path, capsys):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    page = "# Cats\n" + "The cat sat on the mat. " * 20
+    (folder / "a.md").write_text(page, encoding="utf-8")
+    (folder / "b.md").write_text("the dog", encoding="utf-8")
+    found = {}
+    for name, more in {"auto": [], "16": ["--chunk", "16"], "none": ["--chunk", "none"]}.items():
+        out = tmp_path / name
+        assert encode.main(flags(model, folder, out, *more)) == 0
+        said = capsys.readouterr().out
+        table = pq.read_table(out)
+        found[name] = dict(
+            zip(table["id"].to_pylist(), table["embedding"].to_pylist(), strict=True)
+        )
+        assert ("chunks:" in said) == (name != "none")
+        settings = Manifest.read(out).settings
+        assert settings.get("chunking", {}).get("size", "auto") == (
+            int(name) if name == "16" else name
+        )
+    assert list(found["none"]) == ["a.md", "b.md"]
+    assert list(found["auto"])[:2] == ["a.md#1", "a.md#2"]
+    assert len(found["16"]) >= len(found["auto"]) > 4
+    for name in ("auto", "16"):  # in other company, which changes last bits
+        assert np.allclose(found[name]["b.md"], found["none"]["b.md"], atol=1e-5)
+    again = flags(model, folder, tmp_path / "auto", "--resume", "--chunk", "none")
+    assert encode.main(again) == 1
+    assert "resume with the same settings" in capsys.readouterr().err
+    assert encode.main(flags(model, folder, tmp_path / "auto", "--resume")) == 0
+    (folder / "a.md").write_text("# Cats\nThe cat sat.", encoding="utf-8")
+    for name, more in {"one": [], "two": ["--chunk", "none"]}.items():
+        assert encode.main(flags(model, folder, tmp_path / name, *more)) == 0
+    assert pq.read_table(tmp_path / "one").equals(pq.read_table(tmp_path / "two"))
+
+
 @pytest.mark.parametrize("devices", ["cpu", pytest.param("cpu,cpu", marks=pytest.mark.slow)])
 def test_texts_that_are_cut_are_counted_once_for_each_encoder(model, tmp_path, caplog, devices):
     """Four encoders read 24 tokens, with and without prompts; one of another vocabulary 32."""
@@ -243,7 +278,8 @@ def test_texts_that_are_cut_are_counted_once_for_each_encoder(model, tmp_path, c
     source = tmp_path / "a.txt"
     source.write_text("\n".join("cat " * n for n in lengths), encoding="utf-8")
     out = tmp_path / "out"
-    assert encode.main(flags(model, source, out, "--devices", devices, "--shard-rows", "5")) == 0
+    more = ["--devices", devices, "--shard-rows", "5", "--chunk", "none"]
+    assert encode.main(flags(model, source, out, *more)) == 0
     found = [record.message for record in caplog.records if " were cut " in record.message]
     total = [n + 2 for n in lengths]  # and two that begin and end every text
     wanted = []

@@ -20,6 +20,7 @@ import render_reading
 import render_stored
 from sections import (
     render_checks,
+    render_chunks,
     render_codes,
     render_compression,
     render_epoch,
@@ -99,6 +100,14 @@ SECTIONS = (
         "keep_epoch.json",
         render_epoch.render,
         "None of these corpora is among the test sets of the tables above.",
+    ),
+    Section(
+        "Chunks of long documents",
+        "python experiments/tables/chunks.py",
+        "chunks.json",
+        render_chunks.render,
+        "Pages of Python's documentation, whole and taken apart. The headings that are asked for "
+        "are taken out of the pages, so nothing finds a section by its own heading.",
     ),
     Section(
         "Weights without labels",

@@ -11,6 +11,8 @@ from fusion.bulk.writing.coders import Coder, FittedCoder, PlainCoder
 from fusion.bulk.writing.manifest import MODEL_PATH
 from fusion.bulk.writing.precisions import KINDS, PRECISIONS, kind_of
 from fusion.inputs.encoders.cuts import Cuts
+from fusion.inputs.encoders.limits import Tokenizing, shortest, tokenizing_of
+from fusion.model.modules.settings import PROMPTS
 from fusion.model.place import fingerprint, place_of
 
 DTYPES = ("float32", "bfloat16", "float16")
@@ -65,6 +67,11 @@ class BulkEncoder(Protocol):
     """What a reader of the codes needs."""
     cuts: dict[str, Cuts]
     """By the encoders' names, how many of the texts so far were too long for them."""
+
+    @property
+    def tokens(self) -> Tokenizing:
+        """Those of the encoder that reads least of a text."""
+        ...
 
     def encode(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """Codes [n, width], and bool [n]: whether a row has a direction."""
@@ -128,6 +135,20 @@ class ModelEncoder:
         norms = np.linalg.norm(vectors, axis=1)  # (n,)
         good = np.isfinite(norms) & (norms > 0)
         return self.coder.encode(np.where(good[:, None], vectors, 0)), good
+
+    @property
+    def tokens(self) -> Tokenizing:
+        """Those of the encoder that reads least of a text."""
+        first = self.model[0]
+        prompts = first.prompts_for(PROMPTS[self.config.role])
+        return shortest(
+            [
+                tokenizing_of(Path(entry.name).name, encoder, prompt)
+                for entry, encoder, prompt in zip(
+                    first.settings.encoders, first.encoders, prompts, strict=True
+                )
+            ]
+        )
 
     def _listen(self) -> dict[str, Cuts]:
         """Count, while texts are tokenised for their embeddings, those that are cut."""

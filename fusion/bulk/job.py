@@ -176,11 +176,7 @@ def encode_rows(reader: Reader, folder: Path, engine: Engine, config: JobConfig)
         FusionError: The folder is taken or cannot be written, no row can be encoded, or (strict)
             one cannot.
     """
-    settings = engine.encoder.settings | {
-        "shard_rows": config.shard_rows,
-        "text_fields": list(reader.fields.text),
-        "id_field": reader.fields.id,
-    }
+    settings = {**engine.encoder.settings, "shard_rows": config.shard_rows, **reader.settings}
     if config.keep:
         settings["keep"] = list(config.keep)
     ways = {"resume": config.resume, "overwrite": config.overwrite}

@@ -17,6 +17,12 @@ from fusion.runs.folder import CONFIG as RUN_CONFIG
 MARK = "fusion_config.json"  # modeling_fusion.CONFIG, which comes with torch
 SHELF = "codebooks.safetensors"  # fused_model.CODEBOOKS, which does too
 
+LIMITS = {
+    "sentence_bert_config.json": "max_seq_length",
+    "tokenizer_config.json": "model_max_length",
+}
+"""Where an encoder's limit stands."""
+
 
 def find_model(model: str | Path) -> Path | None:
     """The folder of an exported model; None where it is no folder, so perhaps a hub id.
@@ -57,6 +63,36 @@ def check_model(model: str | Path, dim: int | None = None) -> None:
         raise FusionError(f"{model} is neither a folder nor a model that the hub gives")
 
 
+def check_chunk(model: str | Path, size: int | str) -> None:
+    """Refuse chunks of more tokens than an encoder of a model's folder reads, without loading it.
+
+    Raises:
+        ValueError: They are longer.
+    """
+    folder = find_model(model)
+    if folder is None or not isinstance(size, int):
+        return
+    for entry in _settings(folder).get("encoders", ()):
+        limit = _limit(folder / str(entry["path"]))
+        if limit is not None and size > limit:
+            name = Path(str(entry["name"])).name
+            raise ValueError(
+                f"chunk {size} is above the limit of {name}, which reads {limit} tokens"
+            )
+
+
+def _limit(folder: Path) -> int | None:
+    """Tokens that an encoder says it reads; None where that shows only once it is loaded."""
+    for name, key in LIMITS.items():
+        try:
+            limit = json.loads((folder / name).read_text(encoding="utf-8")).get(key)
+        except (OSError, ValueError, AttributeError):
+            continue  # whoever loads it says what is wrong
+        if isinstance(limit, int):
+            return limit
+    return None
+
+
 def trained_dims(folder: Path) -> tuple[int, ...]:
     """The widths that an exported model was trained for, ascending.
 
@@ -64,7 +100,7 @@ def trained_dims(folder: Path) -> tuple[int, ...]:
         FusionError: Its settings are damaged.
     """
     try:
-        dims = tuple(json.loads((folder / MARK).read_text(encoding="utf-8"))["dims"])
+        dims = tuple(_settings(folder)["dims"])
         if not dims or not all(isinstance(dim, int) for dim in dims):
             raise ValueError(f"dims is {list(dims)}")
     except (OSError, ValueError, KeyError, TypeError) as error:
@@ -97,6 +133,12 @@ def fingerprint(settings: FusionSettings) -> str:
     """SHA-256 of a model's settings, in which those of all its weights and vocabularies stand."""
     plain = json.dumps(asdict(settings), sort_keys=True)
     return hashlib.sha256(plain.encode()).hexdigest()
+
+
+def _settings(folder: Path) -> dict[str, Any]:
+    """An exported model's settings, as they stand in its folder."""
+    plain: dict[str, Any] = json.loads((folder / MARK).read_text(encoding="utf-8"))
+    return plain
 
 
 def check_free(folder: Path, overwrite: bool) -> Path:

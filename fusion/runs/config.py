@@ -4,16 +4,19 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 from fusion.errors import FusionError
-from fusion.inputs.data.texts import settled_texts
+from fusion.inputs.data.texts import Reading, settled_texts
 from fusion.inputs.encoders.catalogue import PAPER_QUARTET, Modality
 from fusion.inputs.encoders.names import check_encoder, modality_of, public_names, settled
 from fusion.inputs.encoders.text import DTYPES
 from fusion.inputs.encoders.tokens import TokenKind, checked_kinds
+from fusion.inputs.reading.chunks import Chunking
 from fusion.space.blocks import Normalization
 from fusion.space.training.recipe import TrainConfig, check_dims
 
 AUTO = "auto"
 TOKENS_A_TEXT = 16  # of a text are fitted on at least, so that no text need be read for fewer
+LATER = ("text_fields", "id_field", "lines", "chunk", "chunk_overlap", "tokens", "token_rows")
+"""Fields that runs of earlier versions lack; written down where they are not as usual."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,16 @@ class RunConfig:
     """Widths to train for; empty for the usual ones that the concat can give."""
     encoder_dtype: str = "float32"
     """``float32`` or ``bfloat16``."""
+    text_fields: tuple[str, ...] = ("text",)
+    """Fields of JSON lines and tables that hold the text."""
+    id_field: str = ""
+    """Field of the id; by default ``_id`` or ``id``."""
+    lines: bool = False
+    """That a .txt file in a folder has a text on each line."""
+    chunk: int | str = AUTO
+    """Tokens of a chunk, ``auto`` or ``none``; see ``fusion.inputs.reading.chunks.Chunking``."""
+    chunk_overlap: int = 0
+    """Tokens that a chunk repeats of the one before it."""
     tokens: tuple[TokenKind, ...] = ()
     """One vector a token, of the tokens of these kinds; empty for one vector a text."""
     token_rows: int = 65_536
@@ -60,8 +73,14 @@ class RunConfig:
         object.__setattr__(self, "tokens", checked_kinds(self.tokens))
         if self.token_rows < TOKENS_A_TEXT:
             raise ValueError(f"token_rows must be at least {TOKENS_A_TEXT}, got {self.token_rows}")
+        self._check_reading()
         if self.dims:  # the upper bound is known only with the encoders
             check_dims(self.dims, self.dims[-1])
+
+    def _check_reading(self) -> None:
+        if not self.text_fields:
+            raise ValueError("text-fields is empty; name at least one field")
+        Chunking(self.chunk, self.chunk_overlap)
 
     def settled(self) -> Self:
         """The same with absolute paths: it holds in whatever folder it is read again."""
@@ -92,11 +111,22 @@ class RunConfig:
         parts = [part.rpartition("/")[2] if "/" in part else part for part in self.texts.split(",")]
         return self.to_dict() | {"encoders": names, "texts": ",".join(parts)}
 
+    @property
+    def reading(self) -> Reading:
+        """How files of texts are read."""
+        return Reading(self.text_fields, self.id_field, self.lines)
+
     def to_dict(self) -> dict[str, Any]:
         """Plain values for YAML."""
         plain = asdict(self) | {"normalize": str(self.normalize), "encoders": list(self.encoders)}
         plain["dims"] = list(self.dims)
-        plain["tokens"] = [str(kind) for kind in self.tokens]
+        plain["tokens"] = tuple(str(kind) for kind in self.tokens)
+        for name in LATER:
+            if plain[name] == getattr(type(self), name):
+                del plain[name]
+        for name in ("tokens", "text_fields"):
+            if name in plain:
+                plain[name] = list(plain[name])
         plain["weights"] = self.weights if isinstance(self.weights, str) else list(self.weights)
         return plain
 
@@ -109,7 +139,7 @@ class RunConfig:
         """
         plain = dict(plain)
         train = plain.pop("train", {})
-        for name in ("encoders", "dims", "weights", "tokens"):
+        for name in ("encoders", "dims", "weights", "tokens", "text_fields"):
             if isinstance(plain.get(name), list):
                 plain[name] = tuple(plain[name])
         try:

@@ -19,7 +19,7 @@ from fusion.errors import FusionError
 from fusion.inputs.encoders.fingerprints import same_encoder
 from fusion.inputs.encoders.text import TextEncoder
 from fusion.output import write_tensors, write_whole
-from fusion.runs.config import AUTO, RunConfig
+from fusion.runs.config import AUTO, LATER, RunConfig
 from fusion.space.blocks import Blocks
 from fusion.space.compressor import FittedCompressor
 from fusion.space.training.recipe import WHERE
@@ -121,9 +121,10 @@ def check_same(folder: Path, plain: dict[str, Any]) -> None:
         there, here = ({**p, **_named("train", p["train"], WHERE)} for p in (before, now))
     except (yaml.YAMLError, UnicodeDecodeError, TypeError, KeyError, AttributeError) as error:
         raise FusionError(f"{folder / CONFIG} is damaged; start anew with --overwrite") from error
+    usual = {name: None for name in LATER if name in there}  # where it is not written
     changed = [
         f"{key}: {_shown(there.get(key))} there, {_shown(value)} now"
-        for key, value in here.items()
+        for key, value in {**usual, **here}.items()
         if key != "train" and value not in ([], AUTO) and there.get(key) != value
     ]
     if changed:

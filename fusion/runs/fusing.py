@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from fusion.errors import FusionError
-from fusion.inputs.data.texts import Texts, pseudo_queries, query_like
+from fusion.inputs.data.texts import Texts, pseudo_queries, query_like, rows_of
 from fusion.inputs.encoders.catalogue import Role
+from fusion.inputs.encoders.limits import shortest
 from fusion.inputs.encoders.precomputed import PrecomputedEncoder
-from fusion.inputs.encoders.text import TextEncoder, load_encoder
+from fusion.inputs.encoders.text import FrozenEncoder, TextEncoder, load_encoder
+from fusion.inputs.reading.chunks import AUTO, NONE, Chunker, Chunking
+from fusion.inputs.reading.rows import TITLE, Row
 from fusion.inputs.store.store import Store
 from fusion.runs.config import RunConfig
 from fusion.space.blocks import Blocks, Normalization
@@ -29,6 +32,38 @@ IN_MEMORY = 2**30  # bytes of fused embeddings; more are memory-mapped
 def load_encoders(config: RunConfig, device: str = "auto") -> list[TextEncoder]:
     """The run's encoders, each loaded once; not bound to the device that it was trained on."""
     return [load_encoder(name, config.encoder_dtype, device) for name in config.encoders]
+
+
+def take_apart(texts: Texts, encoders: Sequence[TextEncoder], chunking: Chunking) -> Texts:
+    """Texts to learn from, with chunks in the place of those that are too long.
+
+    By default only texts out of files are taken apart: those of retrieval data are judged whole.
+
+    Raises:
+        ValueError: Chunks are longer than what an encoder reads, or one has no texts to take apart.
+    """
+    known = [e.tokens for e in encoders if isinstance(e, FrozenEncoder)]
+    if len(known) < len(encoders):
+        if chunking.size not in (AUTO, NONE):
+            raise ValueError("chunk: embeddings that lie in files are of whole texts; leave it out")
+        return texts
+    chunker = Chunker(shortest(known), chunking)
+    found = Texts(texts.name, [], [], [])
+    told: set[str] = set()
+    for row, whole in zip(rows_of(texts), texts.headings or [None] * len(texts), strict=True):
+        stays = whole is None and chunking.size == AUTO
+        for part in [row] if stays else chunker.apart([row]):
+            assert isinstance(part, Row)
+            title = str(part.metadata.get(TITLE, ""))
+            # A title does not tell the chunks of a section apart, so only the first one has it.
+            is_told = part is not row and title in told
+            told.add(title)
+            found.ids.append(part.id)
+            found.texts.append(part.text)
+            found.titles.append("" if is_told else title)
+    if words := chunker.words():
+        logger.info("chunks to learn from: %s", words)
+    return found
 
 
 def fuse(

@@ -12,11 +12,19 @@ from fusion.errors import FusionError
 from fusion.inputs.data.texts import check_texts, load_texts
 from fusion.inputs.encoders.catalogue import Role
 from fusion.inputs.encoders.text import FrozenEncoder
+from fusion.inputs.reading.chunks import Chunking
 from fusion.inputs.store.store import Store
 from fusion.output import check_output, write_whole
 from fusion.runs.config import AUTO, RunConfig
 from fusion.runs.folder import CONFIG, ENVIRONMENT, Run, begin, check_same, write_calibration
-from fusion.runs.fusing import auto_weights, default_dims, fuse, fuse_queries, load_encoders
+from fusion.runs.fusing import (
+    auto_weights,
+    default_dims,
+    fuse,
+    fuse_queries,
+    load_encoders,
+    take_apart,
+)
 from fusion.runs.tokens import token_sample
 from fusion.samples import evenly_spaced
 from fusion.space.blocks import Blocks
@@ -46,12 +54,13 @@ def train(config: RunConfig, folder: Path, *, overwrite: bool = False, resume: b
             check_same(folder, config.to_dict())
     config.check_encoders()
     check_texts(config.texts)
-    store, texts = Store(), load_texts(config.texts, config.max_texts)
+    store, texts = Store(), load_texts(config.texts, config.max_texts, config.reading)
     # From here on there is torch, after seconds.
     from fusion.space.training.fit import check_devices
 
     check_devices(config.train)
     encoders = load_encoders(config, config.train.device)
+    texts = take_apart(texts, encoders, Chunking(config.chunk, config.chunk_overlap))
     blocks = Blocks(
         config.encoders,
         tuple(encoder.dim for encoder in encoders),

@@ -194,6 +194,17 @@ def read_texts(path: Path, max_texts: int | None = None, reading: Reading | None
     return Texts(path.name, ids, [row.text for row in rows], titles, [row.headings for row in rows])
 
 
+def rows_of(texts: Texts) -> list[Row]:
+    """Texts as rows that can be taken apart."""
+    headings = texts.headings or [None] * len(texts)
+    return [
+        Row(key, text, {TITLE: title} if title else {}, above or (), number=0 if above else 1)
+        for key, text, title, above in zip(
+            texts.ids, texts.texts, texts.titles, headings, strict=True
+        )
+    ]
+
+
 def _id_of(row: Row, path: Path) -> str:
     """A row's id; of one that has none of its own, in a file that was named, just its number."""
     return str(row.number) if row.id == f"{path.name}:{row.number}" else row.id

@@ -17,6 +17,7 @@ from fusion.errors import FusionError, one_line
 from fusion.inputs.data.hub import hub_reachable
 from fusion.inputs.encoders.catalogue import CATALOGUE, EncoderCard, Modality, Role
 from fusion.inputs.encoders.fingerprints import fingerprint_of
+from fusion.inputs.encoders.limits import Tokenizing, tokenizing_of
 from fusion.inputs.encoders.multilingual import MULTILINGUAL, load_multilingual
 from fusion.inputs.encoders.names import check_encoder, folder_of, not_to_be_had
 from fusion.inputs.encoders.packaged import WORDLLAMA, checked_weights, load_wordllama
@@ -161,6 +162,11 @@ class FrozenEncoder:
         """Tokens that it reads of a text, prompt included; None where it reads them all."""
         limit = self.model.max_seq_length
         return int(limit) if limit is not None and np.isfinite(limit) else None
+
+    @property
+    def tokens(self) -> Tokenizing:
+        """What it reads of a document."""
+        return tokenizing_of(self.name, self.model, self.card.document_prompt)
 
     def _lengths(self, texts: Sequence[str]) -> np.ndarray | None:
         """Int [n], tokens of whole texts; None for static embeddings, which pad and cut nothing."""

@@ -5,13 +5,14 @@ import hashlib
 import logging
 import zlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from fusion.errors import one_line
 from fusion.inputs.data.jsonl import HEAD, not_utf8
 from fusion.inputs.data.prose import LINES, WARNING, is_one_document
 from fusion.inputs.data.records import Unfit
+from fusion.inputs.reading.chunks import Chunker, Chunking
 from fusion.inputs.reading.kinds import PACKED, Kind
 from fusion.inputs.reading.lines import read_json, read_lines
 from fusion.inputs.reading.pages.documents import read_document
@@ -30,6 +31,8 @@ class Reader:
 
     sources: Sequence[Source]
     fields: Fields = field(default_factory=Fields)
+    chunker: Chunker | None = None
+    """What takes long texts apart; none are where it is missing."""
     position: int = 0
     """Bytes of the sources that were read so far."""
     lost: dict[str, str] = field(default_factory=dict, init=False)
@@ -51,7 +54,18 @@ class Reader:
             digest.update(f"{source.size} {source.name}\0".encode())
         return {"files": len(self.sources), "bytes": self.size, "digest": digest.hexdigest()}
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What rows depend on besides the files, as far as it is not as usual."""
+        plain = {"text_fields": list(self.fields.text), "id_field": self.fields.id}
+        chunking = self.chunker.chunking if self.chunker else Chunking()
+        return plain if chunking == Chunking() else plain | {"chunking": asdict(chunking)}
+
     def __iter__(self) -> Iterator[Row | Reject]:
+        rows = self._rows()
+        return self.chunker.apart(rows) if self.chunker else rows
+
+    def _rows(self) -> Iterator[Row | Reject]:
         before = 0
         self.lost.clear()
         for source in self.sources:
