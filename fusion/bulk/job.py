@@ -230,7 +230,7 @@ def _fill(chunks: Chunks, journal: Journal, engine: Engine, config: JobConfig) -
                 key = chunk.rows[int(kept.argmin())].id
                 raise FusionError(f"the embedding of {key!r} is zero or not finite (--strict)")
             journal.begin()
-            shard = write_shard(journal.folder, chunk, codes, kept, about)
+            shard = write_shard(journal.folder, chunk.columns(kept), codes[kept], about)
             journal.add(shard)
             done[chunk.number] = shard
             progress.add(len(chunk.rows))
