@@ -15,6 +15,7 @@ from fusion.bulk.searching.scorers import Scorer, scorer_of
 from fusion.bulk.writing.shards import OWN_COLUMNS
 from fusion.model.light.queries import QueryEncoder, query_encoder
 from fusion.paths import as_path
+from fusion.topk.cosines import rank_documents
 
 logger = logging.getLogger(__name__)
 
@@ -46,9 +47,9 @@ class Index:
 
     def __init__(self, shards: Shards, scorer: Scorer, model: Path, memory: int = MEMORY) -> None:
         """Take what ``open`` has found."""
-        self._shards, self._scorer, self._model = shards, scorer, model
+        self.shards, self._scorer, self._model = shards, scorer, model
         self._encoder: QueryEncoder | None = None
-        self._memory = memory
+        self.memory = memory
         self._kept: list[tuple[Block, Any]] = []
 
     @classmethod
@@ -70,12 +71,12 @@ class Index:
         return cls(shards, scorer_of(shards.manifest, place), place, memory)
 
     def __len__(self) -> int:
-        return self._shards.manifest.rows
+        return self.shards.manifest.rows
 
     @property
     def width(self) -> int:
         """Columns of a query's vector."""
-        return int(self._shards.manifest.settings["width"])
+        return int(self.shards.manifest.settings["width"])
 
     def search(self, query: str | np.ndarray, k: int = 10) -> list[Hit]:
         """The k rows nearest to a text, or to a vector float [d], the nearest first.
@@ -92,9 +93,12 @@ class Index:
         if k < 1:
             raise ValueError(f"k must be at least 1, got {k}")
         vectors = self.vectors(queries)
-        found = self.nearest(vectors, k)
+        return self.hits(self.nearest(vectors, k))
+
+    def hits(self, found: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[list[Hit]]:
+        """Ids and what was kept, of the scores and rows of each query."""
         wanted = sorted({row for _, rows in found for row in rows.tolist()})
-        stored = dict(zip(wanted, self._shards.rows(wanted), strict=True))
+        stored = dict(zip(wanted, self.shards.rows(wanted), strict=True))
         return [
             [
                 _hit(stored[row], score, row)
@@ -131,6 +135,15 @@ class Index:
                     one.add(block.first, block.codes, scores)
         return [one.result() for one in best]
 
+    def best(
+        self, vector: np.ndarray, rows: np.ndarray, codes: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Scores float64 of some rows by their codes, and these rows, the best first."""
+        documents = self._scorer.decode(codes).astype(np.float64)
+        scores = rank_documents(vector.astype(np.float64), documents)
+        order = np.lexsort((rows, -scores))
+        return scores[order], rows[order]
+
     def _blocks(self) -> Iterator[tuple[Block, Any]]:
         """All blocks as they are scored; they stay in memory if all of them may."""
         if self._kept:
@@ -138,11 +151,11 @@ class Index:
             return
         kept: list[tuple[Block, Any]] | None = []
         size = 0
-        for block in self._shards.blocks():
+        for block in self.shards.blocks():
             taken = block, self._scorer.take(block.codes)
             size += block.codes.nbytes + _bytes_of(taken[1], block.codes)
             if kept is not None:
-                kept = [*kept, taken] if size <= self._memory else None
+                kept = [*kept, taken] if size <= self.memory else None
             yield taken
         self._kept = kept or []
 
