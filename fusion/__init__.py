@@ -19,6 +19,7 @@ _ROOMS = {
     "Index": "fusion.bulk.searching.index",
     "PCA": "fusion.space.compressors",
     "Ragged": "fusion.ragged",
+    "Rescorer": "fusion.bulk.searching.rescoring",
     "Role": "fusion.inputs.encoders.catalogue",
     "Run": "fusion.runs.folder",
     "RunConfig": "fusion.runs.config",
@@ -41,6 +42,7 @@ _ROOMS = {
     "measure_spaces": "fusion.measure.retrieval.sweep:measure",
     "ndcg_figure": "fusion.measure.report",
     "nested_topk": "fusion.topk.nested",
+    "rescore": "fusion.bulk.searching.rescoring",
     "terminal_table": "fusion.measure.tables",
     "train_run": "fusion.runs.training:train",
 }

@@ -3,6 +3,7 @@
 import argparse
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fusion.bulk.writing.precisions import KINDS, PRECISIONS
@@ -26,6 +27,7 @@ from fusion.terminal import (
 if TYPE_CHECKING:
     from fusion.bulk.encoder import EncodeConfig
     from fusion.bulk.engine import Engine
+    from fusion.bulk.writing.manifest import Manifest
 
 DESCRIPTION = """Embed documents (Markdown, HTML, reStructuredText, text) and tables of texts (JSON
 lines, CSV, parquet), files of any size in constant memory, into parquet shards of (id, embedding)
@@ -40,26 +42,33 @@ EXAMPLES = """\
       --id-field number --truncate-dim 128 --precision int4 --output vectors
   # quote a glob, or the shell takes it apart
   python -m fusion.encode models/mine --input 'logs/**/*.parquet' --output vectors --resume
+  # 32 bytes a vector out of float32 shards, without embedding again
+  python -m fusion.encode --from vectors --precision int2 --truncate-dim 128 --output small
   # on a cluster; the shards are the same
   python -m fusion.encode models/mine --input corpus/ --output vectors \\
       --engine ray --ray-address auto
 """
 MODEL_FLAGS = ("role", "truncate_dim", "precision", "codes", "dtype", "batch_size", "threads")
 RAY_FLAGS = ("ray_address", "workers")
+CONVERT_FLAGS = ("model", "precision", "truncate_dim", "codes", "resume", "overwrite")
 JOB_FLAGS = ("shard_rows", "strict", "resume", "overwrite", "keep")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
-    return run_door(encode, _parser(), arguments, required=["input", "output"])
+    return run_door(encode, _parser(), arguments, required=["output"])
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = build_parser("encode", DESCRIPTION, EXAMPLES)
     add = parser.add_argument
-    add("model", metavar="MODEL", help="a model folder of fusion.export, or a hub id")
+    add("model", nargs="?", metavar="MODEL", help="a model folder of fusion.export, or a hub id; "
+        "with --from only where it has moved")  # fmt: skip
     add("--input", metavar="PATH", help=f"a file, a folder (all below it) or a quoted glob of "
-        f"{KNOWN} (required)")  # fmt: skip
+        f"{KNOWN} (required, or --from)")  # fmt: skip
+    add("--from", dest="source", type=path, metavar="SHARDS", help="convert float32 or float16 "
+        "shards to another --precision and --truncate-dim instead of embedding texts"
+        )  # fmt: skip
     add("--output", type=path, metavar="DIR", help="folder of shards (required)")
     add("--role", choices=["document", "query"], help="whose prompts to use (default document)")
     add("--truncate-dim", type=int, metavar="D", help="width (default: the model's full one)")
@@ -102,10 +111,14 @@ def _parser() -> argparse.ArgumentParser:
 
 def encode(options: dict[str, Any]) -> None:
     """Find the input, load the model, encode, say what was done."""
+    if "source" in options:
+        return _convert(options)
+    if missing := [name for name in ("model", "input") if name not in options]:
+        names = " and ".join({"model": "MODEL", "input": "--input"}[name] for name in missing)
+        raise ValueError(f"{names} must be given, or --from with shards to convert")
     from fusion.bulk.encoder import EncodeConfig
     from fusion.bulk.job import JobConfig, encode_rows
     from fusion.bulk.writing.journal import check_free
-    from fusion.bulk.writing.manifest import MANIFEST, REJECTS
     from fusion.bulk.writing.shards import TEXT
     from fusion.inputs.reading.chunks import AUTO, Chunker, Chunking
     from fusion.inputs.reading.reader import Reader
@@ -136,15 +149,40 @@ def encode(options: dict[str, Any]) -> None:
     engine = _engine(config, options)
     reader.chunker = Chunker(engine.encoder.tokens, chunking)
     done = encode_rows(reader, folder, engine, job)
-    width, size = done.settings["width"], done.about["bytes_per_vector"]
-    say(f"rows:     {done.rows:,} of width {width}, {config.precision}, {size} bytes a vector")
+    _tell(done, folder)
     if chunks := reader.chunker.words():
         say(f"chunks:   {chunks}")
+    if reader.lost:
+        raise FusionError(_lost(reader.lost, len(reader.sources)))
+    return None
+
+
+def _convert(options: dict[str, Any]) -> None:
+    """Make other codes of float shards."""
+    if strange := sorted(options.keys() - {"source", "output", *CONVERT_FLAGS}):
+        name = strange[0].replace("_", "-")
+        raise ValueError(f"--{name} is for texts that are embedded; --from reads vectors")
+    from fusion.bulk.convert import ConvertConfig, check_source, convert
+    from fusion.bulk.finished import open_shards
+    from fusion.bulk.writing.journal import check_free
+
+    config = ConvertConfig(**{name: options[name] for name in CONVERT_FLAGS if name in options})
+    folder, shards = options["output"], open_shards(options["source"])
+    check_source(shards, folder, config)
+    check_free(folder, config.resume, config.overwrite)
+    _tell(convert(shards, folder, config), folder)
+
+
+def _tell(done: "Manifest", folder: Path) -> None:
+    """Say what was written."""
+    from fusion.bulk.writing.manifest import MANIFEST, REJECTS
+
+    settings, size = done.settings, done.about["bytes_per_vector"]
+    words = f"{done.rows:,} of width {settings['width']}, {settings['precision']}"
+    say(f"rows:     {words}, {size} bytes a vector")
     if done.rejected:
         say(f"rejected: {done.rejected:,} ({folder / REJECTS})")
     say(f"manifest: {folder / MANIFEST} ({len(done.shards)} shards)")
-    if reader.lost:
-        raise FusionError(_lost(reader.lost, len(reader.sources)))
 
 
 def _lost(reasons: dict[str, str], sources: int) -> str:

@@ -70,7 +70,7 @@ def test_order_and_scores_are_those_of_the_exact_engine(
     asked = load(model, truncate_dim=DIM, device="cpu").encode_query(QUERIES * 4)
     documents = decoded(model, stored(folder), precision, kind)
     scores, rows = nested_topk(asked, documents, [DIM], 12)
-    monkeypatch.setattr(blocks, "BLOCK_BYTES", 400)  # several blocks, of a shard or more
+    monkeypatch.setattr(blocks, "BLOCK_ROWS", 30)  # several blocks, of a shard or more
     opened = Index.open(folder, memory=memory)
     for queries in (asked, asked[:2], asked[:2]):  # by decoding; by tables; from memory
         found = opened.search_many(queries, 12)

@@ -31,7 +31,7 @@ def test_looked_up_scores_are_those_of_decoded_vectors(vectors, precision, dim):
     norms = tables.norms(keys)
     found = [tables.dots(tables.asked(query), keys) / norms for query in unit @ book.axes]
     np.testing.assert_allclose(found, book.score(queries, codes), atol=2e-6)
-    decoded = tables.decode(columns(codes)) / norms[:, None]
+    decoded = tables.decode(keys) / norms[:, None]
     np.testing.assert_allclose(decoded @ book.axes.T, book.decode(codes), atol=2e-6)
     assert all(len(group.named) <= 1 << MOST_BITS for group in tables.groups)
     assert sum(group.columns.stop - group.columns.start for group in tables.groups) == dim
@@ -44,4 +44,4 @@ def test_a_window_that_reaches_round_the_end():
     stream = np.array([[1, 0, 1, 1, 0, 0, 1, 0]], np.uint8)
     bits = stream[0].tolist()
     wanted = [4 * bits[i - 2] + 2 * bits[i - 1] + bits[i] for i in range(8)]
-    assert tables.decode(columns(np.packbits(stream, axis=1))).tolist() == [wanted]
+    assert tables.decode(tables.keys(columns(np.packbits(stream, axis=1)))).tolist() == [wanted]

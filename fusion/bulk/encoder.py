@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from fusion.bulk.writing.coders import Coder, FittedCoder, PlainCoder
+from fusion.bulk.writing.coders import coder_of, described
 from fusion.bulk.writing.manifest import MODEL_PATH
 from fusion.bulk.writing.precisions import KINDS, PRECISIONS, kind_of
 from fusion.inputs.encoders.cuts import Cuts
@@ -112,15 +112,8 @@ class ModelEncoder:
             "batch_size": config.batch_size,
         }
         self.cuts = self._listen()
-        self.coder = self._coder(width)
-        empty = self.coder.encode(np.ones((1, width), np.float32))
-        self.about = {
-            "list_of": self.coder.list_of,
-            "list_size": empty.shape[1],
-            "bytes_per_vector": empty.nbytes,
-            "ranges": self.coder.ranges,
-            MODEL_PATH: place_of(config.model),
-        }
+        self.coder = coder_of(self.model, config.model, config.precision, config.codes, width)
+        self.about = described(self.coder, width) | {MODEL_PATH: place_of(config.model)}
 
     def encode(self, texts: list[str]) -> tuple[np.ndarray, np.ndarray]:
         """Codes [n, width], and bool [n]: whether a row has a direction."""
@@ -165,12 +158,6 @@ class ModelEncoder:
 
         first.hear = hear
         return cuts
-
-    def _coder(self, width: int) -> Coder:
-        precision = self.config.precision
-        if kind_of(precision, self.config.codes) == "fitted":
-            return FittedCoder(self.config.model, precision, width)
-        return PlainCoder(self.model, precision, width)
 
 
 def take_cuts(encoder: BulkEncoder) -> CutCounts:

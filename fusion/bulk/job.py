@@ -229,7 +229,8 @@ def _fill(chunks: Chunks, journal: Journal, engine: Engine, config: JobConfig) -
                 key = chunk.rows[int(kept.argmin())].id
                 raise FusionError(f"the embedding of {key!r} is zero or not finite (--strict)")
             journal.begin()
-            shard = write_shard(journal.path(chunk.name), chunk, codes, kept, about)
+            columns = chunk.columns(kept)
+            shard = write_shard(journal.path(columns.file), columns, codes[kept], about)
             journal.add(shard)
             done[chunk.number] = shard
             progress.add(len(chunk.rows))

@@ -13,7 +13,7 @@ from fusion.bulk.writing.manifest import Manifest
 from fusion.bulk.writing.shards import Shard
 from fusion.errors import FusionError, one_line
 
-BLOCK_BYTES = 2**21  # of codes that are scored at once
+BLOCK_ROWS, BLOCK_BYTES = 2**16, 2**23  # of codes that are scored at once, whichever comes first
 NAMES = {"halffloat": "float16", "float": "float32"}  # of arrow, and of numpy
 BROKEN = (OSError, arrow.ArrowException, IndexError)
 
@@ -41,14 +41,14 @@ class Shards:
         Raises:
             FusionError: A shard is missing, damaged or another one.
         """
-        first, parts, size = 0, [], 0
+        first, parts = 0, []
         with ThreadPoolExecutor(1) as reader:
-            for codes in _ahead(reader, self._codes, self.manifest.shards):
+            for codes in _ahead(reader, self.codes, self.manifest.shards):
                 parts.append(codes)
-                size += codes.nbytes
-                if size >= BLOCK_BYTES:
+                rows = sum(map(len, parts))
+                if rows >= BLOCK_ROWS or rows * codes[0].nbytes >= BLOCK_BYTES:
                     yield Block(first, _joined(parts))
-                    first, parts, size = first + sum(map(len, parts)), [], 0
+                    first, parts = first + rows, []
         if parts:
             yield Block(first, _joined(parts))
 
@@ -70,7 +70,21 @@ class Shards:
             found |= {row: table.slice(row - first, 1).to_pylist()[0] for row in own}
         return [found[row] for row in numbers]
 
-    def _codes(self, shard: Shard) -> np.ndarray:
+    def columns(self, shard: Shard, names: Sequence[str]) -> list[list[Any]]:
+        """What is kept of a shard's rows under some names.
+
+        Raises:
+            FusionError: The shard is missing, damaged or another one.
+        """
+        table = self._read(shard, list(names))
+        return [table[name].to_pylist() for name in names]
+
+    def codes(self, shard: Shard) -> np.ndarray:
+        """Codes of a shard [n, items] as they are stored.
+
+        Raises:
+            FusionError: The shard is missing, damaged or another one.
+        """
         column = self._read(shard, ["embedding"]).column(0)
         return _joined([_items(chunk) for chunk in column.chunks])
 

@@ -8,17 +8,14 @@ from typing import Any
 
 import numpy as np
 
+from fusion.bulk.finished import model_of, open_shards
 from fusion.bulk.searching.best import Best
 from fusion.bulk.searching.blocks import Block, Shards
 from fusion.bulk.searching.scorers import Scorer, scorer_of
-from fusion.bulk.writing.journal import JOURNAL
-from fusion.bulk.writing.manifest import MANIFEST, MODEL_PATH, Manifest, find
 from fusion.bulk.writing.shards import OWN_COLUMNS
-from fusion.errors import FusionError
 from fusion.model.light.queries import QueryEncoder, query_encoder
-from fusion.model.modules.settings import CONFIG, FusionSettings
-from fusion.model.place import check_model, download, find_model, fingerprint
 from fusion.paths import as_path
+from fusion.topk.cosines import rank_documents
 
 logger = logging.getLogger(__name__)
 
@@ -50,12 +47,10 @@ class Index:
 
     def __init__(self, shards: Shards, scorer: Scorer, model: Path, memory: int = MEMORY) -> None:
         """Take what ``open`` has found."""
-        self._shards, self._scorer, self._model = shards, scorer, model
+        self.shards, self._scorer, self._model = shards, scorer, model
         self._encoder: QueryEncoder | None = None
-        manifest = shards.manifest
-        size = 2 * int(manifest.about.get("bytes_per_vector", 0)) + 4  # as stored, as scored, norm
-        small = manifest.rows * size <= memory
-        self._kept: list[tuple[Block, Any]] | None = [] if small else None
+        self.memory = memory
+        self._kept: list[tuple[Block, Any]] = []
 
     @classmethod
     def open(
@@ -76,12 +71,12 @@ class Index:
         return cls(shards, scorer_of(shards.manifest, place), place, memory)
 
     def __len__(self) -> int:
-        return self._shards.manifest.rows
+        return self.shards.manifest.rows
 
     @property
     def width(self) -> int:
         """Columns of a query's vector."""
-        return int(self._shards.manifest.settings["width"])
+        return int(self.shards.manifest.settings["width"])
 
     def search(self, query: str | np.ndarray, k: int = 10) -> list[Hit]:
         """The k rows nearest to a text, or to a vector float [d], the nearest first.
@@ -98,9 +93,12 @@ class Index:
         if k < 1:
             raise ValueError(f"k must be at least 1, got {k}")
         vectors = self.vectors(queries)
-        found = self.nearest(vectors, k)
+        return self.hits(self.nearest(vectors, k))
+
+    def hits(self, found: Sequence[tuple[np.ndarray, np.ndarray]]) -> list[list[Hit]]:
+        """Ids and what was kept, of the scores and rows of each query."""
         wanted = sorted({row for _, rows in found for row in rows.tolist()})
-        stored = dict(zip(wanted, self._shards.rows(wanted), strict=True))
+        stored = dict(zip(wanted, self.shards.rows(wanted), strict=True))
         return [
             [
                 _hit(stored[row], score, row)
@@ -137,18 +135,29 @@ class Index:
                     one.add(block.first, block.codes, scores)
         return [one.result() for one in best]
 
+    def best(
+        self, vector: np.ndarray, rows: np.ndarray, codes: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Scores float64 of some rows by their codes, and these rows, the best first."""
+        documents = self._scorer.decode(codes).astype(np.float64)
+        scores = rank_documents(vector.astype(np.float64), documents)
+        order = np.lexsort((rows, -scores))
+        return scores[order], rows[order]
+
     def _blocks(self) -> Iterator[tuple[Block, Any]]:
+        """All blocks as they are scored; they stay in memory if all of them may."""
         if self._kept:
             yield from self._kept
             return
-        kept = []
-        for block in self._shards.blocks():
+        kept: list[tuple[Block, Any]] | None = []
+        size = 0
+        for block in self.shards.blocks():
             taken = block, self._scorer.take(block.codes)
-            if self._kept is not None:
-                kept.append(taken)
+            size += block.codes.nbytes + _bytes_of(taken[1], block.codes)
+            if kept is not None:
+                kept = [*kept, taken] if size <= self.memory else None
             yield taken
-        if self._kept is not None:
-            self._kept = kept
+        self._kept = kept or []
 
     def _checked(self, vectors: np.ndarray) -> np.ndarray:
         rows = np.asarray(vectors, np.float32)
@@ -162,49 +171,11 @@ class Index:
         return rows[:, : self.width]
 
 
-def open_shards(folder: Path) -> Shards:
-    """A finished encoding, whatever model made it.
-
-    Raises:
-        FusionError: It is none; the message says what it is.
-    """
-    if not folder.is_dir():
-        words = "is a file, not a folder of shards" if folder.exists() else "does not exist"
-        raise FusionError(f"{folder} {words}; python -m fusion.encode makes one")
-    if not find(folder, MANIFEST).is_file() and find(folder, JOURNAL).is_file():
-        raise FusionError(
-            f"{folder} is an unfinished encoding: go on with fusion.encode --resume, then search"
-        )
-    return Shards(folder, Manifest.read(folder))
-
-
-def model_of(shards: Shards, place: str) -> Path:
-    """The folder of the model that encoded shards, found and compared without loading it.
-
-    Args:
-        shards: Of the encoding.
-        place: Where a person says that it is; by default where it was then.
-
-    Raises:
-        FusionError: It cannot be had, or is another one.
-    """
-    place = place or str(shards.manifest.about.get(MODEL_PATH, ""))
-    if not place:
-        raise FusionError(f"{shards.folder} does not say where its model is; name it with --model")
-    try:
-        check_model(place, int(shards.manifest.settings["width"]))
-        folder = find_model(place) or download(place, {})
-        found = fingerprint(FusionSettings.read(folder / CONFIG))
-    except (FusionError, ValueError) as error:
-        raise FusionError(
-            f"the model of {shards.folder} cannot be had: {error}; name it with --model"
-        ) from None
-    if found != (made_by := shards.manifest.settings.get("model")):
-        raise FusionError(
-            f"{shards.folder} was encoded by another model than {place} ({str(made_by)[:12]}…, not "
-            f"{found[:12]}…): name that model with --model, or encode again"
-        )
-    return folder
+def _bytes_of(taken: Any, codes: np.ndarray) -> int:  # noqa: ANN401 - of a scorer's own kind
+    """Bytes of arrays in lists and tuples, less those that are the codes themselves."""
+    if isinstance(taken, np.ndarray):
+        return 0 if taken is codes else taken.nbytes
+    return sum(_bytes_of(part, codes) for part in taken)
 
 
 def _hit(stored: dict[str, Any], score: float, row: int) -> Hit:

@@ -75,10 +75,10 @@ class Packed:
     book: Codebook | None = None
     """Whose codes they are; None for plain ones."""
 
-    def take(self, codes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Codes uint8 [bytes, n], and the inverse norms float32 [n] of what they stand for."""
-        columns = np.ascontiguousarray(_unsigned(codes).T)
-        return columns, _inverse(self.tables.norms(self.tables.keys(columns)))
+    def take(self, codes: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
+        """Keys uint16 [n] of each group, and inverse norms float32 [n] of what they stand for."""
+        keys = self._keys(codes)
+        return keys, _inverse(self.tables.norms(keys))
 
     def scores(self, queries: np.ndarray) -> Score:
         """See ``Scorer``."""
@@ -87,18 +87,18 @@ class Packed:
         if len(asked) > FEW:
             return lambda taken: (asked @ self.tables.decode(taken[0]).T) * taken[1]
         by_query = [self.tables.asked(query) for query in asked]
-
-        def score(taken: tuple[np.ndarray, np.ndarray]) -> np.ndarray:
-            keys = self.tables.keys(taken[0])
-            return np.stack([self.tables.dots(query, keys) for query in by_query]) * taken[1]
-
-        return score
+        return lambda taken: (
+            np.stack([self.tables.dots(query, taken[0]) for query in by_query]) * taken[1]
+        )
 
     def decode(self, codes: np.ndarray) -> np.ndarray:
         """See ``Scorer``."""
         if self.book is not None:
             return self.book.decode(codes)
-        return self.tables.decode(np.ascontiguousarray(_unsigned(codes).T))
+        return self.tables.decode(self._keys(codes))
+
+    def _keys(self, codes: np.ndarray) -> list[np.ndarray]:
+        return self.tables.keys(np.ascontiguousarray(_unsigned(codes).T))
 
 
 def scorer_of(manifest: Manifest, model: Path) -> Scorer:

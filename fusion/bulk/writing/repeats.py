@@ -31,7 +31,7 @@ class Repeats:
         """
         try:
             self._file = self._file or tempfile.TemporaryFile(dir=self.folder)  # noqa: SIM115 - kept
-            self._file.write(b"".join(map(_hash, ids)))
+            self._file.write(b"".join(map(hash_of, ids)))
             self._file.flush()
         except OSError as error:
             raise cannot_write(self.folder, error) from error
@@ -60,10 +60,11 @@ def _ids(shards: Iterable[Path]) -> Iterator[str]:
 
 
 def _is_in(key: str, ascending: np.ndarray) -> bool:
-    wanted = np.frombuffer(_hash(key), HASH)[0]
+    wanted = np.frombuffer(hash_of(key), HASH)[0]
     place = int(np.searchsorted(ascending, wanted))
     return place < len(ascending) and ascending[place] == wanted
 
 
-def _hash(key: str) -> bytes:
+def hash_of(key: str) -> bytes:
+    """Eight bytes that tell an id from all others, but for one chance in many millions."""
     return hashlib.blake2b(key.encode("utf-8"), digest_size=HASH.itemsize).digest()

@@ -4,7 +4,7 @@ import hashlib
 import json
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import compress
 from pathlib import Path
@@ -46,10 +46,12 @@ class Chunk:
                 digest.update(len(content).to_bytes(8, "little") + content)
         return digest.hexdigest()
 
-    def beside(self, chosen: np.ndarray) -> dict[str, list[str | None]]:
-        """What is kept of some rows, bool [n], by its name."""
+    def columns(self, chosen: np.ndarray) -> "Columns":
+        """All but the embeddings of some rows, bool [n]; the others are lost."""
         rows = list(compress(self.rows, chosen))
-        return {name: [self._kept(row, name) for row in rows] for name in self.keep}
+        lost = tuple(row.id for row in compress(self.rows, ~chosen))
+        beside = {name: [self._kept(row, name) for row in rows] for name in self.keep}
+        return Columns(self.name, [row.id for row in rows], beside, self.digest, lost)
 
     def _kept(self, row: Row, name: str) -> str | None:
         value = row.text if name == TEXT else row.metadata.get(name)
@@ -59,6 +61,20 @@ class Chunk:
     def name(self) -> str:
         """Of the shard's file."""
         return f"part-{self.number:06}.parquet"
+
+
+@dataclass(frozen=True)
+class Columns:
+    """All of a shard but its embeddings."""
+
+    file: str
+    ids: Sequence[str]
+    beside: Mapping[str, Sequence[str | None]]
+    """What is kept of the rows, by its name."""
+    input: str
+    """Checksum of the ids and texts that it is made from."""
+    lost: tuple[str, ...] = ()
+    """Ids of rows that are left out."""
 
 
 @dataclass(frozen=True)
@@ -114,44 +130,36 @@ class Shard:
             return False
 
 
-def write_shard(
-    path: Path, chunk: Chunk, codes: np.ndarray, kept: np.ndarray, about: dict[str, Any]
-) -> Shard:
+def write_shard(path: Path, columns: Columns, codes: np.ndarray, about: dict[str, Any]) -> Shard:
     """Write a shard to its path, once it is whole.
 
     Args:
         path: In the folder of the output.
-        chunk: The n rows.
+        columns: Of the n rows.
         codes: [n, width] as a ``Coder`` gives them.
-        kept: bool [n], rows that have a direction.
         about: Goes into the file's metadata, so that a shard that was moved explains itself.
 
     Raises:
         FusionError: The disk is full, or cannot be written.
     """
-    ids = [row.id for row, keep in zip(chunk.rows, kept, strict=True) if keep]
-    lost = tuple(row.id for row, keep in zip(chunk.rows, kept, strict=True) if not keep)
-    beside = chunk.beside(kept)
-    table = _table(ids, codes[kept], beside, about)
+    table = _table(columns, codes, about)
     is_float = codes.dtype.kind == "f"
     # Parquet has no integers below 32 bits: a dictionary of at most 256 codes brings them to 8.
     coded = [] if is_float else ["embedding.list.element"]
+    packing = _packing(is_float) | dict.fromkeys(columns.beside, "zstd")
     partial = path.with_name(f"_{path.name}.partial")
     try:
         with partial.open("wb") as file:
-            packing = _packing(is_float) | dict.fromkeys(beside, "zstd")
             parquet.write_table(table, file, use_dictionary=coded, compression=packing)
             file.flush()
             os.fsync(file.fileno())
-        shard = Shard(
-            chunk.name, len(ids), partial.stat().st_size, sha256(partial), chunk.digest, lost
-        )
+        size, checksum = partial.stat().st_size, sha256(partial)
         partial.replace(path)
     except OSError as error:
         raise cannot_write(path.parent, error) from error
     finally:
         partial.unlink(missing_ok=True)
-    return shard
+    return Shard(columns.file, len(codes), size, checksum, columns.input, columns.lost)
 
 
 def _packing(is_float: bool) -> dict[str, str]:
@@ -159,12 +167,7 @@ def _packing(is_float: bool) -> dict[str, str]:
     return {"id": "zstd", "embedding.list.element": "none" if is_float else "zstd"}
 
 
-def _table(
-    ids: Sequence[str],
-    codes: np.ndarray,
-    beside: dict[str, list[str | None]],
-    about: dict[str, Any],
-) -> Any:  # noqa: ANN401 - a table of arrow
+def _table(columns: Columns, codes: np.ndarray, about: dict[str, Any]) -> Any:  # noqa: ANN401
     kind = arrow.from_numpy_dtype(codes.dtype)
     values = arrow.array(np.ascontiguousarray(codes).reshape(-1), type=kind)
     element = arrow.field("element", kind, nullable=False)
@@ -172,12 +175,12 @@ def _table(
     fields = [
         arrow.field("id", arrow.string(), nullable=False),
         arrow.field("embedding", lists.type, nullable=False),
-        *(arrow.field(name, arrow.string()) for name in beside),
+        *(arrow.field(name, arrow.string()) for name in columns.beside),
     ]
     schema = arrow.schema(fields, metadata={"fusion": json.dumps(about, sort_keys=True)})
-    columns = [arrow.array(values, type=arrow.string()) for values in (ids, *beside.values())]
-    columns.insert(1, lists)
-    return arrow.Table.from_arrays(columns, schema=schema)
+    texts = (columns.ids, *columns.beside.values())
+    ids, *beside = (arrow.array(values, type=arrow.string()) for values in texts)
+    return arrow.Table.from_arrays([ids, lists, *beside], schema=schema)
 
 
 def cannot_write(folder: Path, error: OSError) -> FusionError:

@@ -13,8 +13,10 @@ import numpy as np
 
 from .codebook import Codebook, Coding
 
-MOST_BITS = 14
-"""Of a key: a table of 64 KB stays in a core's cache while a block of codes is looked up in it."""
+MOST_BITS = 16
+"""Of a key: a table of 256 KB stays in a core's cache while a block of codes is looked up in it."""
+MOST_BYTES = 2**24
+"""Of a query's tables; wide vectors have smaller ones, and so more of them."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,7 +59,10 @@ class Tables:
     def __init__(self, parts: Sequence[Leveled], scale: np.ndarray, centre: np.ndarray) -> None:
         """Take how levels are named, and float32 [d] what makes coordinates of them."""
         self.scale, self.centre = scale.astype(np.float32), centre.astype(np.float32)
-        self.groups = list(_groups(parts))
+        for most in range(MOST_BITS, 7, -1):
+            self.groups = list(_groups(parts, most))
+            if sum(4 * len(group.named) for group in self.groups) <= MOST_BYTES:
+                break
 
     @classmethod
     def of(cls, book: Codebook) -> "Tables":
@@ -67,7 +72,7 @@ class Tables:
         return cls(parts, book.scale, book.centre)
 
     def keys(self, columns: np.ndarray) -> list[np.ndarray]:
-        """What to look up in each group's table: unsigned [n] of codes uint8 [bytes, n]."""
+        """What to look up in each group's table: uint16 [n] of codes uint8 [bytes, n]."""
         return [_key(columns, group.stretches) for group in self.groups]
 
     def asked(self, query: np.ndarray) -> list[np.ndarray]:
@@ -82,10 +87,10 @@ class Tables:
         """Norms float32 [n] of what codes stand for."""
         return np.sqrt(_looked_up(self._squares, keys))
 
-    def decode(self, columns: np.ndarray) -> np.ndarray:
-        """What codes uint8 [bytes, n] stand for, float32 [n, d], not scaled to unit norm."""
-        found = np.empty((columns.shape[1], len(self.scale)), np.float32)
-        for group, key in zip(self.groups, self.keys(columns), strict=True):
+    def decode(self, keys: Sequence[np.ndarray]) -> np.ndarray:
+        """What codes' keys stand for, float32 [n, d], not scaled to unit norm."""
+        found = np.empty((len(keys[0]), len(self.scale)), np.float32)
+        for group, key in zip(self.groups, keys, strict=True):
             found[:, group.columns] = group.named.take(key, axis=0)
         found *= self.scale
         found += self.centre
@@ -107,11 +112,11 @@ class Tables:
         return found + query @ self.centre[group.columns]
 
 
-def _groups(parts: Sequence[Leveled]) -> Iterator[Group]:
+def _groups(parts: Sequence[Leveled], most: int) -> Iterator[Group]:
     """Runs of as many coordinates as have a key of at most so many bits, one at least."""
     column = before = 0
     for part in parts:
-        length = max(1, 1 + (MOST_BITS - part.window) // part.bits)
+        length = max(1, 1 + (most - part.window) // part.bits)
         shared: dict[int, np.ndarray] = {}
         for first in range(0, part.count, length):
             stop = min(first + length, part.count)
@@ -137,12 +142,12 @@ def _named(part: Leveled, count: int) -> np.ndarray:
 
 
 def _key(columns: np.ndarray, stretches: Sequence[tuple[int, int]]) -> np.ndarray:
-    """The bits of stretches of the stream, one behind the other: unsigned [n]."""
+    """The bits of stretches of the stream, one behind the other: uint16 [n]."""
     found = _stretch(columns, *stretches[0])
     for start, stop in stretches[1:]:
         more = _stretch(columns, start, stop)
         found = (found.astype(np.uint32) << np.uint32(stop - start)) | more
-    return found
+    return found.astype(np.uint16, copy=False)
 
 
 def _stretch(columns: np.ndarray, start: int, stop: int) -> np.ndarray:
