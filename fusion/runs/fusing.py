@@ -11,6 +11,7 @@ from fusion.inputs.data.texts import Texts, pseudo_queries, query_like
 from fusion.inputs.encoders.catalogue import Role
 from fusion.inputs.encoders.precomputed import PrecomputedEncoder
 from fusion.inputs.encoders.text import TextEncoder, load_encoder
+from fusion.inputs.items import Item
 from fusion.inputs.store.store import Store
 from fusion.runs.config import RunConfig
 from fusion.space.blocks import Blocks, Normalization
@@ -34,12 +35,12 @@ def load_encoders(config: RunConfig, device: str = "auto") -> list[TextEncoder]:
 def fuse(
     blocks: Blocks,
     encoders: Sequence[TextEncoder],
-    texts: Sequence[str],
+    texts: Sequence[Item],
     role: Role,
     store: Store,
     ids: Sequence[str] | None = None,
 ) -> np.ndarray:
-    """Embed texts with every encoder (through the store) and fuse them: float32 [n, D].
+    """Embed texts or pictures with every encoder (through the store) and fuse them: float32 [n, D].
 
     Large ones lie in a memory-mapped file without a name, which goes when this process does.
 
