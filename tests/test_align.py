@@ -12,6 +12,7 @@ from fusion import align, evaluate, train
 from fusion.inputs.encoders.catalogue import Role
 from fusion.inputs.encoders.text import load_encoder
 from fusion.runs.aligned import AlignedRun
+from fusion.runs.aligning import encode_items
 
 COLOURS = ("red", "green", "blue", "yellow", "black", "pink")
 SHAPES = {"circle": "ellipse", "square": "rectangle"}
@@ -113,6 +114,21 @@ def test_the_run_folder_holds_what_is_needed_and_gives_the_same_vectors(run, dat
     np.testing.assert_allclose(loaded.source.map.transform(texts), expected, atol=1e-6)
     assert loaded.environment["pair_count"] == 72
     assert loaded.environment["chosen_on"] == "val"
+
+
+def test_items_are_embedded_by_the_tower_of_their_kind(run, data):
+    loaded = AlignedRun.load(run)
+    pictures = [{"image": data / f"{colour}-square-4.png"} for colour in COLOURS]
+    texts = [f"a {colour} square" for colour in COLOURS]
+    found, asked = encode_items(loaded, pictures), encode_items(loaded, texts)
+    for rows in (found, asked):
+        assert rows.shape == (6, 10)
+        np.testing.assert_allclose(np.linalg.norm(rows, axis=1), 1, atol=1e-6)
+    assert ((asked @ found.T).argmax(axis=1) == np.arange(6)).sum() >= 4
+    with pytest.raises(ValueError, match="of one kind"):
+        encode_items(loaded, [*texts, *pictures])
+    with pytest.raises(ValueError, match="at least one"):
+        encode_items(loaded, [])
 
 
 def test_align_says_what_came_out_and_what_to_type_next(run, data, tmp_path, capsys):

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from fusion.inputs.data.captions import Captions, load_captions, splits_of
 from fusion.inputs.encoders.catalogue import Modality, Role
 from fusion.inputs.encoders.precomputed import PrecomputedEncoder
 from fusion.inputs.encoders.text import TextEncoder, load_encoder
+from fusion.inputs.items import as_items
 from fusion.inputs.store.store import Store
 from fusion.output import check_output
 from fusion.runs.align_config import AlignConfig
@@ -114,6 +116,34 @@ def align(config: AlignConfig, folder: Path, *, overwrite: bool = False) -> Alig
     begin(folder, run.plain(), resume=False)
     run.save(folder, [t.settings | {"reciprocal_rank": t.reciprocal_rank} for t in fitted.trials])
     return run
+
+
+def encode_items(run: AlignedRun, items: Sequence[Any], store: Store | None = None) -> np.ndarray:
+    """Vectors of texts, or of pictures, in a run's space.
+
+    Args:
+        run: An alignment; its encoders are loaded anew, so give many items at once.
+        items: Texts, or ``{"image": path}``; of one kind.
+        store: Where embeddings are kept; the usual place by default.
+
+    Returns:
+        float32 [n, d], unit-norm at the full width; the first columns are the narrow vectors.
+
+    Raises:
+        FusionError: The run has no tower for such items, or an encoder cannot be had.
+        ValueError: The items are of both kinds, or there are none.
+    """
+    known = as_items(items)
+    kinds = {Modality.TEXT if isinstance(item, str) else Modality.IMAGE for item in known}
+    if len(kinds) != 1:
+        raise ValueError("items must be texts or pictures, of one kind, and at least one of them")
+    tower = next((t for t in (run.source, run.target) if t.modality in kinds), None)
+    if tower is None:
+        raise FusionError("both towers of this alignment are of texts: there are no pictures in it")
+    encoders = [load_encoder(name, run.config.encoder_dtype) for name in tower.blocks.names]
+    run.check_encoders(encoders)
+    role = Role.QUERY if tower.modality is Modality.TEXT else Role.DOCUMENT
+    return _unit(tower.map.transform(fuse(tower.blocks, encoders, known, role, store or Store())))
 
 
 def _data(config: AlignConfig) -> tuple[Captions, Captions | None]:
