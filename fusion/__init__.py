@@ -11,6 +11,8 @@ __version__ = "0.1.0"
 # Public name -> its room; after a colon what it is called there. ``fusion.train`` and the like are
 # the doors of the command line, so a function that does the same names what it works on.
 _ROOMS = {
+    "AlignConfig": "fusion.runs.align_config",
+    "AlignedRun": "fusion.runs.aligned",
     "Blocks": "fusion.space.blocks",
     "Codebook": "fusion.space.codes",
     "EvaluationConfig": "fusion.measure.retrieval.config",
@@ -26,13 +28,17 @@ _ROOMS = {
     "Space": "fusion.measure.retrieval.sweep",
     "Store": "fusion.inputs.store.store",
     "TrainConfig": "fusion.space.training.recipe",
+    "align_run": "fusion.runs.aligning:align",
     "check_model": "fusion.model.check",
     "choose_vector": "fusion.measure.retrieval.budget:choose",
     "choose_weights": "fusion.space.weights",
+    "encode_items": "fusion.runs.aligning",
+    "evaluate_pictures": "fusion.measure.crossmodal.evaluation",
     "evaluate_run": "fusion.measure.retrieval.evaluation:evaluate",
     "export_run": "fusion.model.folder:export",
     "fit_head": "fusion.space.training.fit",
     "load": "fusion.model.folder",
+    "load_captions": "fusion.inputs.data.captions",
     "load_codebook": "fusion.model.folder",
     "load_compressor": "fusion.space.compressors",
     "load_data": "fusion.inputs.data.retrieval",

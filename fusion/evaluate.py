@@ -19,11 +19,14 @@ if TYPE_CHECKING:
     from fusion.runs.folder import Run
 
 DESCRIPTION = """Measure a run on retrieval data with judgements: each encoder, their concat, and
-every compressor at every width and precision, with 95 % intervals and paired tests."""
+every compressor at every width and precision, with 95 % intervals and paired tests. A run of
+fusion.align is measured on pictures with captions, both ways."""
 EXAMPLES = """\
   python -m fusion.evaluate runs/mine --data nfcorpus,scifact,arguana --output results/mine
   python -m fusion.evaluate runs/mine --data my-beir-folder --methods concat,pca,head \\
       --dims 64,128 --precisions float32,int8,int4,binary --output results/codes
+  # pictures and captions that find each other; German ones find the same pictures
+  python -m fusion.evaluate runs/pictures --data flickr8k,flickr8k:de --output results/pictures
   # what to store in 64 bytes: chosen on dev or train splits, confirmed on test
   python -m fusion.evaluate runs/mine --data nfcorpus,scifact --budget 64 --output results/64
   # the best 100 of one vector a text, ordered anew by 128 bits a token
@@ -54,11 +57,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = build_parser("evaluate", DESCRIPTION, EXAMPLES)
     add = parser.add_argument
-    add("run", type=path, metavar="RUN_OR_MODEL", help="a run folder of fusion.train, or a model "
-        "folder of fusion.export, whose vectors are then measured as they come")  # fmt: skip
+    add("run", type=path, metavar="RUN_OR_MODEL", help="a run folder of fusion.train or "
+        "fusion.align, or a model folder of fusion.export, whose vectors are then measured as they "
+        "come")  # fmt: skip
     add("--data", type=comma_list, metavar="NAME,…", help="folders in BEIR's layout, or names: "
         "of folders in $FUSION_DATA/beir, or pydocs, which every machine has "
-        "(default nfcorpus,scifact,arguana)")  # fmt: skip
+        "(default nfcorpus,scifact,arguana); for a run of fusion.align folders with "
+        "captions.jsonl, or names of them in $FUSION_DATA/multimodal (default: what it was fitted "
+        "on)")  # fmt: skip
     add("--split", metavar="NAME", help="test, dev or train (default test)")
     add("--methods", type=comma_list, metavar="NAME,…", help="among encoders, concat, first-k, "
         "random-k, gaussian, pca, head (default: all of them)")  # fmt: skip
@@ -90,12 +96,16 @@ def _parser() -> argparse.ArgumentParser:
 def evaluate(options: dict[str, Any], typed: str) -> None:
     """Check what can be checked in no time, load the run (or the model), measure, report."""
     from fusion.output import check_output
+    from fusion.runs.aligned import is_aligned
     from fusion.runs.folder import CONFIG
 
     check_installed("matplotlib")
     target = _Target(options.pop("output"), options.pop("overwrite", False), typed)
     check_output(target.folder, target.overwrite)
     source = options.pop("run")
+    if is_aligned(source):
+        _evaluate_aligned(source, options, target)
+        return
     is_model = not (source / CONFIG).is_file() and (source / "modules.json").is_file()
     (_evaluate_model if is_model else _evaluate_run)(source, options, target)
 
@@ -206,6 +216,39 @@ def _evaluate_model(source: Path, options: dict[str, Any], target: _Target) -> N
     model: Any = load(source)
     rows = evaluate_model_on(model, dims, sets, config, partial(load_codebook, source))
     _report(rows, sets, {"model": source.name}, f"Model `{source.resolve().name}`", target)
+
+
+def _evaluate_aligned(source: Path, options: dict[str, Any], target: _Target) -> None:
+    from fusion.measure.crossmodal.config import CrossConfig
+    from fusion.runs.aligned import read_aligned
+    from fusion.space.training.recipe import check_dims
+
+    if given := {"methods", "budget"} & options.keys():
+        raise ValueError(
+            f"--{min(given)} is for a run folder of fusion.train; {source} is an alignment, whose "
+            "one method it was fitted by: leave it out"
+        )
+    made = read_aligned(source)[0]
+    config = CrossConfig(**{"data": (made.of_texts or made.pairs,)} | options)
+    check_dims(config.dims or made.dims, made.dims[-1])
+    from fusion.measure.crossmodal.evaluation import evaluate_pictures, load_captions_sets
+
+    sets = load_captions_sets(config)
+    from fusion.environment import describe_environment  # from here on there is torch
+    from fusion.measure.crossmodal.report import terminal_page, write_crossmodal
+    from fusion.measure.page import Made
+    from fusion.runs.aligned import AlignedRun
+
+    rows = evaluate_pictures(AlignedRun.load(source), sets, config)
+    about = made.described()
+    sides = " with ".join(" + ".join(about[side]) for side in ("source", "target"))
+    subject = f"Run `{source.resolve().name}`: {sides}, {made.method} on {about['pairs']}"
+    environment = describe_environment() | {"data": [s.summary() for s in sets], "run": about}
+    today = datetime.now(UTC).date().isoformat()
+    page = Made(target.typed, subject, today)
+    write_crossmodal(target.folder, rows, environment, target.overwrite, page)
+    say(terminal_page(rows))
+    say(f"table:  {target.folder / 'results.md'}")
 
 
 def _report(

@@ -152,6 +152,14 @@ def weight_list(text: str) -> tuple[float, ...] | str:
         raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers, nor auto") from None
 
 
+def number_list(text: str) -> tuple[float, ...]:
+    """``1,0.5`` as a tuple of numbers."""
+    try:
+        return tuple(float(part) for part in comma_list(text))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a list of numbers") from None
+
+
 def say(text: str) -> None:
     """Print a line of the result to standard output, if there is one."""
     try:

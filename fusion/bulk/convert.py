@@ -110,7 +110,7 @@ def convert(shards: Shards, folder: Path, config: ConvertConfig) -> Manifest:
         journal.check_all_known({journal.path(shard.file).name for shard in written})
         rejects = find(shards.folder, REJECTS)
         if rejects.is_file():
-            shutil.copyfile(rejects, folder / REJECTS)
+            shutil.copyfile(rejects, journal.folder / REJECTS)
         about[MODEL_PATH] = place_of(config.model) if config.model else source.about[MODEL_PATH]
         manifest = Manifest(settings, tuple(written), source.rejected, about, source.input)
         journal.finish(manifest, rejects.is_file())

@@ -30,16 +30,35 @@ def bootstrap_means(
         float64 [r, m].
     """
     counted = np.isfinite(scores).astype(np.float64)
-    values = np.nan_to_num(scores)
+    return bootstrap_ratios(np.nan_to_num(scores), counted, seed, resamples)
+
+
+def bootstrap_ratios(
+    sums: np.ndarray,
+    counts: np.ndarray,
+    seed: int | Sequence[int] = SEED,
+    resamples: int = RESAMPLES,
+) -> np.ndarray:
+    """Means over clusters of queries drawn with replacement, each with all of its queries.
+
+    Args:
+        sums: float64 [g, m], the sum of each cluster's scores.
+        counts: float64 [g, m], how many queries it has.
+        seed: One seed and one number of clusters give one set of draws, whatever the columns.
+        resamples: How many draws, r.
+
+    Returns:
+        float64 [r, m].
+    """
     rng = np.random.default_rng(seed)
-    queries = len(scores)
+    clusters = len(sums)
     means = []
-    for size in _chunks(queries, resamples):
-        draws = rng.integers(0, queries, size=(size, queries))  # (r, q)
-        cells = draws + np.arange(size)[:, None] * queries
-        weights = np.bincount(cells.ravel(), minlength=size * queries)
-        weights = weights.reshape(size, queries).astype(np.float64)
-        means.append(weights @ values / np.maximum(weights @ counted, 1.0))
+    for size in _chunks(clusters, resamples):
+        draws = rng.integers(0, clusters, size=(size, clusters))  # (r, g)
+        cells = draws + np.arange(size)[:, None] * clusters
+        weights = np.bincount(cells.ravel(), minlength=size * clusters)
+        weights = weights.reshape(size, clusters).astype(np.float64)
+        means.append(weights @ sums / np.maximum(weights @ counts, 1.0))
     return np.concatenate(means)
 
 

@@ -12,6 +12,7 @@ from fusion.inputs.encoders.catalogue import Role
 from fusion.inputs.encoders.limits import shortest
 from fusion.inputs.encoders.precomputed import PrecomputedEncoder
 from fusion.inputs.encoders.text import FrozenEncoder, TextEncoder, load_encoder
+from fusion.inputs.items import Item
 from fusion.inputs.reading.chunks import AUTO, NONE, Chunker, Chunking
 from fusion.inputs.reading.rows import TITLE, Row
 from fusion.inputs.store.store import Store
@@ -69,12 +70,12 @@ def take_apart(texts: Texts, encoders: Sequence[TextEncoder], chunking: Chunking
 def fuse(
     blocks: Blocks,
     encoders: Sequence[TextEncoder],
-    texts: Sequence[str],
+    texts: Sequence[Item],
     role: Role,
     store: Store,
     ids: Sequence[str] | None = None,
 ) -> np.ndarray:
-    """Embed texts with every encoder (through the store) and fuse them: float32 [n, D].
+    """Embed texts or pictures with every encoder (through the store) and fuse them: float32 [n, D].
 
     Large ones lie in a memory-mapped file without a name, which goes when this process does.
 

@@ -1,0 +1,1 @@
+"""Pictures and texts find each other: measured both ways."""
