@@ -139,8 +139,8 @@ def _search_block(
         for level in accumulated(tile.shown, queries, rows, problem.dims, problem.double):
             if whole:
                 size = None if sizes is None else sizes[level, block]
-                best, where = (a[level].numpy() for a in found)
-                best_of_tile(tile, inverse[level, part], best, where, size)
+                scores, indices = (a[level].numpy() for a in found)
+                best_of_tile(tile, inverse[level, part], scores, indices, size)
             else:
                 survivors[level].add(tile, inverse[level, part])
     for level, best in enumerate(survivors):
