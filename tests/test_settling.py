@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -67,10 +68,15 @@ def hostile(monkeypatch):
     def accumulated(room, queries, documents, dims, double=False):
         places, true = np.indices(room.shape), room.copy()
         bounds = error_bounds(tuple(dims), double, False)
-        share = SHARE_DOUBLE if double else SHARE
-        rounding = noise(rng, (queries, documents), dims, bounds, share)
+        rounding = noise(rng, (queries, documents), dims, bounds, SHARE_DOUBLE if double else SHARE)
+        drift, before = 0.0, 0.0
         for level in plain(true, queries, documents, dims, double):
-            room[...] = true + rounding(level, places, true)
+            any_order = rounding(level, places, true)
+            a, b = (0, *dims)[level : level + 2]
+            lengths = (side[:, a:b].double().norm(dim=1).numpy() for side in (queries, documents))
+            drift += (b - a) * UNIT * (np.outer(*lengths) + np.abs(before) + np.abs(true)) / 2
+            room[...] = true + np.sign(any_order) * np.minimum(np.abs(any_order), SHARE * drift)
+            before = true.copy()
             yield level
 
     def pairs(queries, documents, dims, *at):
@@ -273,6 +279,26 @@ def test_the_bound_holds_and_is_not_idle(double):
         error_bound(96, (32, 96, 128))
         == error_bounds((32, 96, 128))[0][1] + (error_bounds((32, 96, 128))[1][1])
     )
+
+
+def test_known_sums_of_narrower_levels_bound_those_of_wider_ones(hostile):
+    dims, (queries, corpus) = (32, 64, 96, 128), hostile.standard_normal((2, 400, 128))
+    problem = pose(
+        queries[:40].astype(np.float32), corpus.astype(np.float32), dims, 400, None, None
+    )
+    sizes = np.full((4, 40), np.inf, np.float32)
+    found = cpu.search(replace(problem, sizes=sizes), Tiling(40, 400, 400, 1))
+    exact, order = reference_topk(problem.asked, problem.corpus, dims, 400)
+    cosines = sizes * problem.query_norms.inverse.numpy()
+    np.testing.assert_allclose(cosines, np.abs(exact).max(axis=2), atol=1e-5)
+    true, ours = np.zeros((2, 4, 40, 400))
+    np.put_along_axis(true, order, exact, axis=2)
+    np.put_along_axis(ours, found[1].numpy(), found[0].double().numpy(), axis=2)
+    reach = settling._reach(problem, exact, sizes)
+    share = np.abs(ours - true) / (reach / 2)
+    assert 0.5 < share.max() < 1
+    plain = settling._reach(problem, exact, np.full_like(sizes, np.inf))
+    assert (reach[-1] < 0.8 * plain[-1]).all()
 
 
 @pytest.mark.parametrize("dims", [(7,), (31, 33), (64, 128, 200)])

@@ -1,5 +1,7 @@
 """How far a computed cosine may be from the true one, in whatever order a library sums."""
 
+import numpy as np
+
 from fusion.topk.norms import summed_terms
 
 UNIT = 2.0**-24  # the largest relative rounding error of one float32 operation
@@ -37,6 +39,34 @@ def error_bounds(dims: tuple[int, ...], double: bool = False, rounded: bool = Tr
         return [inputs * scale for _ in dims], [ROUNDINGS * scale for _ in dims]
     constant = [(d / 2 + 1 + inputs) * scale for d in dims]
     return constant, [(d / 2 + summed_terms(dims) / 2 + ROUNDINGS) * scale for d in dims]
+
+
+def accumulated_bounds(
+    dims: tuple[int, ...], sums: np.ndarray, rounded: bool = True
+) -> tuple[np.ndarray, np.ndarray]:
+    """The same, float64 [l, q] and [l, 1], where the sums of narrower levels are known.
+
+    Args:
+        dims: Levels whose products are added to the sum of the level before, in any order.
+        sums: The greatest size of each level's sums, over the norms of both rows at the width of
+            another level, which comes second: float64 [l, l, q].
+        rounded: See ``error_bounds``.
+
+    Let n terms whose sizes add up to A take a sum from C to D. A partial sum of some of them lies
+    between minus the sum of the negative terms and that of the positive ones, from C on if C is
+    part of it: its size is at most (A + |C| + |D|) / 2, and it takes n additions. The As of all
+    levels are at most |x||y| together, of which each errs by half the widest segment. The size of
+    the level's own last sum is its score, whose half segment is within the slope.
+    """
+    inputs = INPUTS if rounded else TINY
+    widths = np.diff((0, *dims))
+    steps = (widths[:-1] + widths[1:]) / 2
+    constants = [
+        widths[: level + 1].max() / 2 + 1 + inputs + steps[:level] @ sums[:level, level]
+        for level in range(len(dims))
+    ]
+    slopes = widths[:, None] / 2 + summed_terms(dims) / 2 + ROUNDINGS
+    return np.stack(constants) * UNIT * SECOND_ORDER, slopes * UNIT * SECOND_ORDER
 
 
 def piece_bounds(dims: tuple[int, ...], rounded: bool = True) -> Bounds:

@@ -43,6 +43,10 @@ class Problem:
     corpus_norms: PrefixNorms
     double: bool = False
     """Whether products and norms are summed in float64, though scores stay float32."""
+    sizes: np.ndarray | None = None
+    """float32 [l, q]: room for what an engine that adds up products level by level may say of them,
+    the greatest size of a query's scores with all documents, before the query's norm is divided
+    out; infinite where it says nothing."""
 
     @property
     def wide(self) -> bool:

@@ -128,6 +128,7 @@ def _search_block(
     survivors = [] if whole else [Survivors(len(queries), problem.keep) for _ in problem.dims]
     screen = Screen(queries, problem.dims, survivors) if tiling.screened else None
     inverse = problem.corpus_norms.inverse.numpy()
+    sizes = problem.sizes if first.stop - first.start == len(problem.corpus) else None
     room = _Room(len(queries), max(first.stop - first.start, 0 if whole else tiling.strip))
     for part in (first, *_cut(documents.stop, tiling.strip, first.stop)):
         tile = room.tile(part, _hidden(exclude, part))
@@ -137,7 +138,9 @@ def _search_block(
             continue
         for level in accumulated(tile.shown, queries, rows, problem.dims, problem.double):
             if whole:
-                best_of_tile(tile, inverse[level, part], *(a[level].numpy() for a in found))
+                size = None if sizes is None else sizes[level, block]
+                scores, indices = (a[level].numpy() for a in found)
+                best_of_tile(tile, inverse[level, part], scores, indices, size)
             else:
                 survivors[level].add(tile, inverse[level, part])
     for level, best in enumerate(survivors):

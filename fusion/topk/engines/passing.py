@@ -55,6 +55,8 @@ class Passing:
     """int64 [rows, 1]: where in ``found`` a row begins."""
     offset: np.ndarray
     """int64 [rows, 1]: what to add to a row's positions for documents."""
+    least: np.ndarray
+    """float32 [rows]: the lowest score of all, hidden ones included."""
 
     def documents(self) -> np.ndarray:
         """The documents of the scores, int64 [rows, width]."""
@@ -68,11 +70,16 @@ def slots(keep: int) -> int:
 
 
 def best_of_tile(
-    tile: Tile, inverse: np.ndarray, scores: np.ndarray, documents: np.ndarray
+    tile: Tile,
+    inverse: np.ndarray,
+    scores: np.ndarray,
+    documents: np.ndarray,
+    sizes: np.ndarray | None = None,
 ) -> None:
     """Write the best of a tile that holds all documents to float32 and int64 [rows, keep].
 
-    Where a row has too few, the scores are -inf and the documents -1.
+    Where a row has too few, the scores are -inf and the documents -1. The greatest size of a row's
+    scores goes to ``sizes`` float32 [rows].
     """
     keep = scores.shape[1]
     for part in passing(tile, inverse, keep):
@@ -83,6 +90,8 @@ def best_of_tile(
             places += shift[rows]
             part.found.take(places, out=where[rows], mode="clip")
         where += part.offset
+        if sizes is not None:
+            np.maximum(-part.least, best[:, 0], out=sizes[part.rows])
         if (part.count < keep).any():
             where[np.arange(keep) >= part.count[:, None]] = -1
 
@@ -140,15 +149,21 @@ def passing(tile: Tile, inverse: np.ndarray, keep: int) -> Iterator[Passing]:
         rows = slice(first, min(first + step, len(tile.dots)))
         dots = tile.dots[rows, : tile.documents]
         scores = np.multiply(dots, inverse, out=scratch[: len(dots), : tile.documents])
+        least = torch.from_numpy(scores).amin(dim=1).numpy()
         excluded = (hidden[rows] >= 0).nonzero()[0]
         scores[excluded, hidden[rows][excluded]] = -np.inf  # which exceeds no threshold
         threshold = guess_threshold(scores, keep)
         np.greater(scores, threshold, out=tile.mask[rows, : tile.documents])
-        yield _gathered(scores, tile, rows, threshold, keep)
+        yield _gathered(scores, tile, rows, threshold, keep, least)
 
 
 def _gathered(
-    scores: np.ndarray, tile: Tile, rows: slice, threshold: np.ndarray, keep: int
+    scores: np.ndarray,
+    tile: Tile,
+    rows: slice,
+    threshold: np.ndarray,
+    keep: int,
+    least: np.ndarray,
 ) -> Passing:
     """What the mask of a few rows lets pass of their scores [r, c], laid side by side."""
     mask = tile.mask[rows]
@@ -171,7 +186,7 @@ def _gathered(
     for row, (first, n) in enumerate(zip(begin.tolist(), count.tolist(), strict=True)):
         side_by_side[row, :n] = passed[first : first + n]
     offset = tile.start - start[:-1, None]
-    return Passing(rows, side_by_side, count, threshold, found, begin[:, None], offset)
+    return Passing(rows, side_by_side, count, threshold, found, begin[:, None], offset, least)
 
 
 def _exactly(scores: np.ndarray, keep: int) -> tuple[np.ndarray, float]:

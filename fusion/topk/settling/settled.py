@@ -10,13 +10,14 @@ that cannot by the canonical score of ``exact.py``, then by the lower index.
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from fusion.topk.bounds import error_bounds, piece_bounds
+from fusion.topk.bounds import accumulated_bounds, error_bounds, piece_bounds
 from fusion.topk.problem import Problem
 from fusion.topk.products import tuned_products
 from fusion.topk.settling.exact import DOCUMENTS, Run, exact_cosines, piece_cosines
@@ -39,13 +40,16 @@ def settled(problem: Problem, engine: Engine) -> Found:
         return engine(problem)
     if problem.corpus.device.type == "cpu" and problem.keep * CROWDED > len(problem.corpus):
         problem = problem.doubled()
-    rows, keep, results = np.arange(len(problem.queries)), problem.keep, None
+    rows, keep = np.arange(len(problem.queries)), problem.keep
+    results: tuple[np.ndarray, ...] = ()
     for wanted in (keep + MARGIN + keep // SPARE, 2 * keep + SECOND):
-        tensors = engine(problem.some(rows, min(wanted, len(problem.corpus))))
+        asked = problem.some(rows, min(wanted, len(problem.corpus)))
+        sizes = np.full((len(problem.dims), len(rows)), np.inf, np.float32)
+        tensors = engine(replace(asked, sizes=sizes))
         found = tuple(np.ascontiguousarray(part.cpu().numpy()) for part in tensors)
-        left = _settle(problem, rows, found)
+        left = _settle(problem, rows, found, sizes)
         best = tuple(part[..., :keep] for part in found)
-        if results is None:  # of all queries: nothing has to be moved
+        if not results:  # of all queries: nothing has to be moved
             results = best
         else:
             for whole, some in zip(results, best, strict=True):
@@ -54,20 +58,20 @@ def settled(problem: Problem, engine: Engine) -> Found:
         if not len(rows):
             break
     else:
-        for level, there in enumerate(left[:, left.any(axis=0)]):
-            if there.any():
-                _put_exactly(problem, level, rows[there], results)
+        _put_exactly(problem, rows, left[:, left.any(axis=0)], results)
     scores, indices = (torch.from_numpy(part).to(problem.corpus.device) for part in results)
     return scores, indices
 
 
-def _settle(problem: Problem, rows: np.ndarray, found: tuple[np.ndarray, ...]) -> np.ndarray:
+def _settle(
+    problem: Problem, rows: np.ndarray, found: tuple[np.ndarray, ...], sizes: np.ndarray
+) -> np.ndarray:
     """Settle results [l, r, any] of queries in place; at which levels ends are open, bool [l, r].
 
     What was found is contiguous.
     """
     asked = problem.some(rows, problem.keep)
-    near, left = _near(asked, found[0])
+    near, left = _near(asked, found[0], sizes)
     chained = near.copy()
     chained[..., 1:] |= near[..., :-1]
     with pool() as run:
@@ -102,7 +106,7 @@ def _settle_some(
     scores.reshape(-1)[places] = exact
 
 
-def _near(problem: Problem, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _near(problem: Problem, scores: np.ndarray, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Which results the next one might belong before, [l, q, any]; where the end is open, [l, q].
 
     The end is open where all that an engine found beyond the k-th result might belong before it.
@@ -110,10 +114,7 @@ def _near(problem: Problem, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     """
     keep, wanted = problem.keep, scores.shape[2]
     near = np.zeros(scores.shape, bool)
-    largest = np.abs(scores[..., [0, -1]]).max(axis=2, keepdims=True).clip(max=1.0)
-    bounds = error_bounds(problem.dims, problem.double, problem.rounded)
-    constant, slope = (np.array(part)[:, None, None] for part in bounds)
-    reach = (2 * UPWARDS * (constant + slope * largest)).astype(np.float32)
+    reach = _reach(problem, scores, sizes)
     reach[problem.query_norms.inverse.numpy() == 0] = -1  # all scores are 0, and in order
     with np.errstate(invalid="ignore"):  # beyond the last document -inf follows -inf
         for level, some in enumerate(scores):  # which stays in cache
@@ -127,6 +128,27 @@ def _near(problem: Problem, scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]
             left = beyond[..., -1].copy()
             near[left] = False
     return near, left
+
+
+def _reach(problem: Problem, scores: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """How far below another result a later one is certain to be worse, float32 [l, q, 1]."""
+    largest = np.abs(scores[..., [0, -1]]).max(axis=2).clip(max=1.0)
+    bounds = error_bounds(problem.dims, problem.double, problem.rounded)
+    constant, slope = (np.array(part)[:, None] for part in bounds)
+    bound = constant + slope * largest
+    if not problem.double and np.isfinite(sizes).any():
+        asked, known = problem.query_norms.inverse.numpy(), problem.corpus_norms.inverse.numpy()
+        cosines = np.minimum(sizes * asked + constant + slope, 1.0)
+        shares = np.stack([(known * norms).max(axis=1) for norms in _norms(known)])  # (l, l)
+        sums = (cosines * _norms(asked))[:, None] * asked * shares[..., None]
+        constant, slope = accumulated_bounds(problem.dims, sums, problem.rounded)
+        bound = np.minimum(bound, constant + slope * largest)
+    return (2 * UPWARDS * bound)[..., None].astype(np.float32)
+
+
+def _norms(inverse: np.ndarray) -> np.ndarray:
+    """What inverse norms are those of, 0 where they are 0."""
+    return np.divide(1, inverse, out=np.zeros_like(inverse), where=inverse > 0)
 
 
 def _rungs(problem: Problem, run: Run) -> tuple[Rung, ...]:
@@ -143,16 +165,16 @@ def _rungs(problem: Problem, run: Run) -> tuple[Rung, ...]:
 
 
 def _put_exactly(
-    problem: Problem, level: int, rows: np.ndarray, results: tuple[np.ndarray, ...]
+    problem: Problem, rows: np.ndarray, left: np.ndarray, results: tuple[np.ndarray, ...]
 ) -> None:
-    """Write the results of queries [r] at one level, found by float64 products alone."""
-    asked = problem.some(rows, problem.keep)
+    """Write those results of queries [r] that are ``left`` [l, r], by float64 products alone."""
     step = max(1, SETTLED // max(problem.keep, DOCUMENTS))
-    for first in range(0, len(rows), step):
-        part = np.arange(first, min(first + step, len(rows)))
-        found = best_exactly(asked.some(part, problem.keep), level)
-        for whole, some in zip(results, found, strict=True):
-            whole[level, rows[part]] = some
+    for level, there in enumerate(left):
+        for first in range(0, np.count_nonzero(there), step):
+            part = rows[there][first : first + step]
+            found = best_exactly(problem.some(part, problem.keep), level)
+            for whole, some in zip(results, found, strict=True):
+                whole[level, part] = some
 
 
 @contextmanager
