@@ -487,6 +487,9 @@ def test_memory_is_bounded_by_tiles():
     columns = [piece.counts.sum() for tile in tiles for piece in tile.pieces]
     assert max(columns) <= tokens.MOST
     assert sum(columns) == 200_000
+    wide = tokens.pose(ragged([1], 2048), ragged([50] * 200, 2048), [2048], 10, None, None)
+    rows = max(sum(p.counts.sum() for p in tile.pieces) for tile in wide.tiles(np.arange(200), 1))
+    assert rows * 2048 <= tokens.TILE_NUMBERS
     long = tokens.pose(ragged([30], 32), ragged([100_000], 32), [32], 10, None, None)
     (tile,) = long.tiles(np.arange(1), 30)
     assert max(piece.counts.sum() for piece in tile.pieces) <= tokens.MOST

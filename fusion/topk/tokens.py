@@ -28,6 +28,7 @@ from fusion.topk.lanes import (
     prefix_products,
 )
 from fusion.topk.norms import (
+    ROWS,
     NotFiniteError,
     PrefixNorms,
     added_squares,
@@ -40,6 +41,7 @@ from fusion.topk.problem import as_tensor, check_dims, check_k, scale_queries
 
 KINDS = (torch.float32, torch.float16, torch.bfloat16, torch.int8)
 TILE_COSINES = 2**20  # of a tile at all levels: 4 MB
+TILE_NUMBERS = 2**23  # of a tile's tokens: 32 MB where they must be copied
 EXACT = 1024  # columns of int8 whose products add up to at most 2**24
 FEWEST, MOST = 64, 32768  # tokens of a tile
 
@@ -182,7 +184,8 @@ class TokenSearch:
         depend on it.
         """
         lanes = -(-tokens // LANES) * LANES
-        most = min(MOST, max(FEWEST, TILE_COSINES // (lanes * len(self.dims))))
+        most = min(TILE_COSINES // (lanes * len(self.dims)), TILE_NUMBERS // self.dims[-1])
+        most = min(MOST, max(FEWEST, most))
         begin, end = self.offsets[documents], self.offsets[documents + 1]
         there = (end > begin).nonzero()[0]
         total = np.concatenate([[0], (end - begin)[there].cumsum()])
@@ -227,8 +230,12 @@ class TokenSearch:
         norms = self._measured(runs, piece, dims) if known is None else _part(known, piece)
         if norms.scale is None:
             return runs, norms
-        rows = self.documents[torch.from_numpy(piece.rows()), : dims[-1]]
-        return [(rows.double() * norms.scale[:, None]).float()], norms
+        parts = torch.from_numpy(piece.rows()).split(ROWS), norms.scale.split(ROWS)
+        scaled = [
+            (self.documents[rows, : dims[-1]].double() * scale[:, None]).float()
+            for rows, scale in zip(*parts, strict=True)
+        ]
+        return scaled, norms
 
     def _measured(self, runs: Sequence[Rows], piece: Piece, dims: tuple[int, ...]) -> PrefixNorms:
         whole = [run[:, : dims[-1]] for run in runs]
