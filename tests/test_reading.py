@@ -56,6 +56,8 @@ RST = """.. _label:
 .. module:: foo
    :synopsis: bar
 
+-----
+
 Use :func:`~a.open` and ``x`` and `a link <https://x.y>`_ or **bold**.
 
 .. function:: open(file)

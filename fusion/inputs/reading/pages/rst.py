@@ -77,7 +77,8 @@ def _is_title(title: str, line: str) -> bool:
 
 
 def _words(block: list[str]) -> str:
-    kept = [_plain(DIRECTIVE.sub(r"\1", line)) for line in block if not NO_WORDS.match(line)]
+    seen = [line for row, line in enumerate(block) if not _adorned(block, row)]
+    kept = [_plain(DIRECTIVE.sub(r"\1", line)) for line in seen if not NO_WORDS.match(line)]
     return re.sub(r"\n{3,}", "\n\n", "\n".join(kept)).strip("\n")
 
 
