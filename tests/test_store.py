@@ -12,8 +12,9 @@ from fusion.errors import FusionError
 from fusion.inputs.encoders.catalogue import Role
 from fusion.inputs.encoders.text import load_encoder
 from fusion.inputs.store import store as store_module
-from fusion.inputs.store.store import Store, default_root
+from fusion.inputs.store.store import Store
 from fusion.inputs.store.stored import check_embeddings
+from fusion.paths import default_root
 
 
 class Counter:

@@ -30,27 +30,11 @@ from fusion.inputs.encoders.text import TextEncoder
 from fusion.inputs.items import HASH_BYTES, Item, as_items, hash_item
 from fusion.inputs.store.stored import Stored
 from fusion.locks import lock
-from fusion.paths import as_path, root_of
+from fusion.paths import default_root
 
 logger = logging.getLogger(__name__)
 
 CHUNK = 512  # texts a shard: half a minute of a small encoder on two cores, all that a kill costs
-
-
-def default_root() -> Path:
-    """``$FUSION_CACHE``, or a folder in the user's cache.
-
-    Raises:
-        FusionError: The variable is not set, and there is no home folder.
-    """
-    if root := root_of("FUSION_CACHE"):
-        return root
-    try:
-        return (root_of("XDG_CACHE_HOME") or as_path("~/.cache")) / "fusion"
-    except FusionError:
-        raise FusionError(
-            "there is no home folder to keep embeddings in: set FUSION_CACHE to a folder"
-        ) from None
 
 
 @dataclass(frozen=True)
