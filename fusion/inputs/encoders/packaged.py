@@ -1,13 +1,18 @@
 """Weights that Python packages carry: found without running the package, checked by SHA-256."""
 
+import shutil
+import tempfile
+import zipfile
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fusion.errors import MissingExtraError
+from fusion.errors import FusionError, MissingExtraError, one_line
 from fusion.inputs.encoders.catalogue import EncoderCard
 from fusion.inputs.encoders.fingerprints import verify_sha256
 from fusion.inputs.encoders.names import needs_package
+from fusion.paths import default_root
 
 if TYPE_CHECKING:
     import torch
@@ -35,9 +40,56 @@ def checked_weights(card: EncoderCard) -> Path:
     Raises:
         FusionError: It is missing, or another one than was examined.
     """
-    path = package_folder(card) / card.weights
+    path = (_assembled(card) if card.pieces else package_folder(card)) / card.weights
     verify_sha256(path, card.sha256)
     return path
+
+
+def _assembled(card: EncoderCard) -> Path:
+    """A model that is cut into pieces, put together once, in the cache.
+
+    Raises:
+        FusionError: A piece is missing, or the cache cannot be written.
+    """
+    folder = default_root() / "weights" / card.sha256[:24]
+    if folder.is_dir():
+        return folder
+    pieces = [_piece(card, number) for number in range(1, card.pieces + 1)]
+    try:
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as draft:
+            whole, unpacked = Path(draft) / "whole.zip", Path(draft) / "model"
+            with whole.open("wb") as out:
+                for piece in pieces:
+                    with piece.open("rb") as file:
+                        shutil.copyfileobj(file, out)
+            zipfile.ZipFile(whole).extractall(unpacked)
+            verify_sha256(unpacked / card.weights, card.sha256)
+            _keep(unpacked, folder)
+    except (OSError, zipfile.BadZipFile) as error:
+        raise FusionError(
+            f"encoder {card.name!r} cannot be put together in {folder.parent} "
+            f"({one_line(error)[:100]}); make room, set FUSION_CACHE, or reinstall its packages"
+        ) from error
+    return folder
+
+
+def _piece(card: EncoderCard, number: int) -> Path:
+    """The file in one of a card's packages, whose name ends in its number."""
+    name = f"{card.package[:-3]}{number:03d}"
+    spec = find_spec(name)
+    found = sorted(Path(str(spec.origin)).parent.glob(f"input/*.{number:03d}")) if spec else []
+    if not found:
+        raise MissingExtraError(needs_package(replace(card, source=f"package:{name}")), card.extra)
+    return found[0]
+
+
+def _keep(unpacked: Path, folder: Path) -> None:
+    try:
+        unpacked.rename(folder)
+    except OSError:
+        if not folder.is_dir():  # another process was quicker
+            raise
 
 
 def load_wordllama(

@@ -22,26 +22,15 @@ from fusion.inputs.encoders.tokens import KEPT, TokenKind
 from fusion.inputs.items import as_items
 from fusion.inputs.store.shelf import Shelf
 from fusion.inputs.store.stored import Stored
+<<<<<<< HEAD
 from fusion.inputs.store.tokens import StoredTokens, TokenShelf
 from fusion.paths import as_path, root_of
+=======
+from fusion.locks import lock
+from fusion.paths import default_root
+>>>>>>> w/align
 
 logger = logging.getLogger(__name__)
-
-
-def default_root() -> Path:
-    """``$FUSION_CACHE``, or a folder in the user's cache.
-
-    Raises:
-        FusionError: The variable is not set, and there is no home folder.
-    """
-    if root := root_of("FUSION_CACHE"):
-        return root
-    try:
-        return (root_of("XDG_CACHE_HOME") or as_path("~/.cache")) / "fusion"
-    except FusionError:
-        raise FusionError(
-            "there is no home folder to keep embeddings in: set FUSION_CACHE to a folder"
-        ) from None
 
 
 @dataclass(frozen=True)

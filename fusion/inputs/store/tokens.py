@@ -11,7 +11,7 @@ import numpy as np
 from fusion.inputs.encoders.catalogue import Role
 from fusion.inputs.encoders.text import TextEncoder
 from fusion.inputs.encoders.tokens import TokenKind, kept
-from fusion.inputs.items import HASH_BYTES, hash_text
+from fusion.inputs.items import HASH_BYTES, Item, hash_item
 from fusion.inputs.store.shelf import Records, Shelf
 from fusion.samples import evenly_spaced
 
@@ -31,11 +31,11 @@ class TokenShelf(Shelf):
         """Texts a shard, at most."""
         return TOKEN_CHUNK
 
-    def _embed(self, encoder: Any, texts: Sequence[str], role: Role, advance: Any) -> None:  # noqa: ANN401 - as a shelf of vectors has them
+    def _embed(self, encoder: Any, texts: Sequence[Item], role: Role, advance: Any) -> None:  # noqa: ANN401 - as a shelf of vectors has them
         from safetensors.numpy import save
 
         tokens = encoder.encode_tokens(texts, role, advance)
-        hashes = np.frombuffer(b"".join(map(hash_text, texts)), np.uint8)
+        hashes = np.frombuffer(b"".join(map(hash_item, texts)), np.uint8)
         shard = {
             "hash": hashes.reshape(len(texts), HASH_BYTES),
             "tokens": tokens.lengths.astype(np.uint32),
@@ -64,7 +64,7 @@ class TokenShelf(Shelf):
             Offsets int64 [n + 1] of the kept tokens, and what gives a text's vectors float16 [t, D]
             by its number.
         """
-        places = [self.where[hash_text(text)] for text in texts]
+        places = [self.where[hash_item(text)] for text in texts]
         shards = {name: self._kept(name, keep) for name in dict.fromkeys(n for n, _ in places)}
         counts = [
             int(np.count_nonzero(mask[offsets[row] : offsets[row + 1]]))
