@@ -11,13 +11,8 @@ from fusion import locks
 from fusion.errors import FusionError
 from fusion.inputs.encoders.catalogue import Role
 from fusion.inputs.encoders.text import load_encoder
-<<<<<<< HEAD
 from fusion.inputs.store import shelf as shelf_module
-from fusion.inputs.store.store import Store, default_root
-=======
-from fusion.inputs.store import store as store_module
 from fusion.inputs.store.store import Store
->>>>>>> w/align
 from fusion.inputs.store.stored import check_embeddings
 from fusion.paths import default_root
 

@@ -22,13 +22,8 @@ from fusion.inputs.encoders.tokens import KEPT, TokenKind
 from fusion.inputs.items import as_items
 from fusion.inputs.store.shelf import Shelf
 from fusion.inputs.store.stored import Stored
-<<<<<<< HEAD
 from fusion.inputs.store.tokens import StoredTokens, TokenShelf
-from fusion.paths import as_path, root_of
-=======
-from fusion.locks import lock
 from fusion.paths import default_root
->>>>>>> w/align
 
 logger = logging.getLogger(__name__)
 
