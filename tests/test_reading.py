@@ -163,6 +163,14 @@ def test_tables_of_every_kind_have_the_same_rows(tmp_path):
         assert not rows[1].metadata.get("url")
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_reading_that_ends_early_leaves_nothing_behind(tmp_path):
+    for path in tables(tmp_path):
+        rows = iter(Reader(find_sources(str(path)), Fields(("body",))))
+        assert next(rows).text == ROWS[0]["body"]
+        rows.close()
+
+
 def test_metadata_are_texts_and_numbers(tmp_path):
     row = {"text": "x", "a": 1, "b": 2.5, "c": True, "d": ["e"], "f": None, "g": 10**30}
     path = written(tmp_path, "a.jsonl", json.dumps(row | {"h": "\ud800\0"}))
