@@ -43,7 +43,7 @@ x = 1
 <div>html <b>in</b> it</div>
 """
 HTML = """<!doctype html><title>Page - Site</title><style>p {}</style>
-<nav><p>menu</nav><main><h1>Page<a class="headerlink" href="#p">\u00b6</a></h1>
+<nav><p>menu</nav><div role="navigation">crumbs</div><p hidden>no</p><main><h1>Page<a class="headerlink" href="#p">\u00b6</a></h1>
 <p>One<p>two <em>x</em>
 y<table><tr><th>a<th>b<tr><td>1<td>2</table><pre>k
   l</pre><ul><li>i<li>j</ul><h2>Sub</h2><script>no()</script>text<br>line</main>
@@ -240,6 +240,13 @@ def test_a_page_that_is_too_long_is_refused_and_a_long_line_of_a_table_too(tmp_p
     ]
 
 
+def test_what_is_around_a_page_is_left_out(tmp_path):
+    around = '<nav>a</nav><div role="navigation">b</div><p hidden>c</p><aside>d</aside>'
+    around += "<footer>e</footer><form>f</form><script>g</script><style>h</style>"
+    written(tmp_path, "a.html", f"<body>{around}<p>text</p>{around}")
+    assert [item.text for item in read(tmp_path)] == ["text"]
+
+
 def test_a_deep_page_is_no_traceback(tmp_path):
     written(tmp_path, "a.html", "<div>" * 20_000 + "deep")
     written(tmp_path, "b.md", "> " * 30 + "deep\n\n" + "> " * 5_000 + "deeper")
@@ -305,6 +312,13 @@ def test_a_field_that_does_not_exist_is_refused_with_those_that_do(tmp_path, nam
     ):
         with pytest.raises(FusionError, match=r"no (column )?'?body'?.*id, text, url"):
             work()
+
+
+def test_documents_lack_no_field(tmp_path):
+    written(tmp_path, "a.md", "# page")
+    fields = Fields(("subject", "text"), "number")
+    overlooked(tmp_path, fields)
+    assert fields.missed == []
 
 
 def test_an_input_of_nothing_is_refused(tmp_path):
