@@ -43,7 +43,7 @@ x = 1
 <div>html <b>in</b> it</div>
 """
 HTML = """<!doctype html><title>Page - Site</title><style>p {}</style>
-<nav><p>menu</nav><div role="navigation">crumbs</div><p hidden>no</p><main><h1>Page<a class="headerlink" href="#p">\u00b6</a></h1>
+<nav><p>menu</nav><main><h1>Page<a class="headerlink" href="#p">\u00b6</a></h1>
 <p>One<p>two <em>x</em>
 y<table><tr><th>a<th>b<tr><td>1<td>2</table><pre>k
   l</pre><ul><li>i<li>j</ul><h2>Sub</h2><script>no()</script>text<br>line</main>
