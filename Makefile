@@ -11,7 +11,7 @@ DEMO := runs/demo
 # What reads and writes other libraries' formats, trains, and speaks their interfaces.
 OLDEST := .venv-oldest
 OLDEST_TESTS := $(patsubst %,tests/test_%.py,bulk_job bulk_reader compressors doors encoders folder \
-	report store training travelling)
+	reading report store training travelling)
 
 .PHONY: demo test soak lint types notebooks real-data oldest audit clean
 

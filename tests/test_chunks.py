@@ -131,6 +131,13 @@ def test_texts_that_fit_stay_as_they_are():
     assert len(list(chunker(20).apart([fitting]))) > 1  # a size that is asked for counts for all
 
 
+def test_a_text_of_just_the_limit_stays_whole():
+    exact = Row("exact", sentences(5) + " one two three four five")
+    assert count(exact.text) == 40
+    assert list(chunker().apart([exact])) == list(chunker(40).apart([exact])) == [exact]
+    assert len(list(chunker().apart([Row("over", exact.text + " six")]))) == 2
+
+
 def test_short_rows_are_not_tokenised():
     own = chunker(room=40)
     list(own.apart([Row("a", "x" * 40), Row("b", "x " * 40)]))

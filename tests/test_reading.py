@@ -163,6 +163,14 @@ def test_tables_of_every_kind_have_the_same_rows(tmp_path):
         assert not rows[1].metadata.get("url")
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_reading_that_ends_early_leaves_nothing_behind(tmp_path):
+    for path in tables(tmp_path):
+        rows = iter(Reader(find_sources(str(path)), Fields(("body",))))
+        assert next(rows).text == ROWS[0]["body"]
+        rows.close()
+
+
 def test_metadata_are_texts_and_numbers(tmp_path):
     row = {"text": "x", "a": 1, "b": 2.5, "c": True, "d": ["e"], "f": None, "g": 10**30}
     path = written(tmp_path, "a.jsonl", json.dumps(row | {"h": "\ud800\0"}))
@@ -232,6 +240,13 @@ def test_a_page_that_is_too_long_is_refused_and_a_long_line_of_a_table_too(tmp_p
     ]
 
 
+def test_what_is_around_a_page_is_left_out(tmp_path):
+    around = '<nav>a</nav><div role="navigation">b</div><p hidden>c</p><aside>d</aside>'
+    around += "<footer>e</footer><form>f</form><script>g</script><style>h</style>"
+    written(tmp_path, "a.html", f"<body>{around}<p>text</p>{around}")
+    assert [item.text for item in read(tmp_path)] == ["text"]
+
+
 def test_a_deep_page_is_no_traceback(tmp_path):
     written(tmp_path, "a.html", "<div>" * 20_000 + "deep")
     written(tmp_path, "b.md", "> " * 30 + "deep\n\n" + "> " * 5_000 + "deeper")
@@ -297,6 +312,13 @@ def test_a_field_that_does_not_exist_is_refused_with_those_that_do(tmp_path, nam
     ):
         with pytest.raises(FusionError, match=r"no (column )?'?body'?.*id, text, url"):
             work()
+
+
+def test_documents_lack_no_field(tmp_path):
+    written(tmp_path, "a.md", "# page")
+    fields = Fields(("subject", "text"), "number")
+    overlooked(tmp_path, fields)
+    assert fields.missed == []
 
 
 def test_an_input_of_nothing_is_refused(tmp_path):

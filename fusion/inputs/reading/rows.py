@@ -113,7 +113,9 @@ class Fields:
     def missed(self) -> list[str]:
         """Fields that were named and that no row had: slips of the pen, it may be."""
         named = [*self.text, *filter(None, [self.id]), *self.metadata]
-        return [name for name in named if name not in self.seen] if len(named) > 1 else []
+        if len(named) == 1 or not self.known:  # documents have no fields that one may name
+            return []
+        return [name for name in named if name not in self.seen]
 
     def note(self, names: Sequence[str] | Mapping[str, Any]) -> None:
         """Remember the fields that a row or a table has."""

@@ -3,7 +3,7 @@
 import csv
 import io
 from collections import Counter
-from collections.abc import Iterator
+from itertools import chain
 from typing import BinaryIO
 
 from fusion.inputs.reading.lines import LONGEST_LINE, MARK
@@ -34,7 +34,7 @@ def read_table(name: str, file: BinaryIO, raw: BinaryIO, fields: Fields) -> Item
     csv.field_size_limit(LONGEST_LINE)
     text = io.TextIOWrapper(file, encoding="utf-8", errors=RAW, newline="")
     try:
-        rows = csv.reader(_chain(head, text), delimiter=delimiter)
+        rows = csv.reader(chain([head], text, [END]), delimiter=delimiter)
         columns = [column.strip() for column in next(rows)]
         _check_columns(columns, fields)
         for number, row in enumerate(rows, 2):
@@ -47,12 +47,6 @@ def read_table(name: str, file: BinaryIO, raw: BinaryIO, fields: Fields) -> Item
         raise Broken(f"{error}; perhaps a quote is never closed") from None
     finally:
         text.detach()
-
-
-def _chain(head: str, rest: Iterator[str]) -> Iterator[str]:
-    yield head
-    yield from rest
-    yield END
 
 
 def _delimiter(head: str) -> str:
