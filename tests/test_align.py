@@ -8,7 +8,8 @@ import yaml
 from PIL import Image, ImageDraw
 from safetensors.numpy import load_file
 
-from fusion import align, evaluate, train
+from fusion import align, evaluate, export, train
+from fusion.errors import FusionError
 from fusion.inputs.encoders.catalogue import Role
 from fusion.inputs.encoders.text import load_encoder
 from fusion.runs.aligned import AlignedRun
@@ -265,6 +266,17 @@ def test_an_evaluation_that_cannot_be_costs_no_work(wrong, code, message, run, t
     assert found[0] == code
     assert message in found[1]
     assert not out.exists()
+
+
+def test_each_kind_of_run_is_told_from_the_other(run, tmp_path, capsys):
+    _, line = failing(capsys, export, [str(run), "--output", str(tmp_path / "model")])
+    assert "is a run of fusion.align; name one of fusion.train" in line
+    folder = tmp_path / "trained"
+    folder.mkdir()
+    (folder / "config.yaml").write_text("encoders: [minilm]\nblocks: {}\n", encoding="utf-8")
+    (folder / "environment.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(FusionError, match=r"is a run of fusion\.train; name one of fusion\.align"):
+        AlignedRun.load(folder)
 
 
 def test_a_damaged_or_changed_run_is_refused(run, tmp_path, capsys):

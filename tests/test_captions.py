@@ -31,7 +31,12 @@ def test_captions_stand_beside_their_pictures(tmp_path):
     np.testing.assert_array_equal(data.owner, [0, 1, 1])
     assert data.text_ids == ["b.png#0", "c.png#0", "c.png#1"]
     assert data.first(1).texts == ["three"]
-    assert data.first(1).digest != data.digest
+    digests = {data.digest(), data.first(1).digest(), data.digest(pictures=False)}
+    assert len(digests) == 3
+    (tmp_path / "set" / "b.png").write_bytes((tmp_path / "set" / "a.png").read_bytes())
+    changed = load_captions(str(tmp_path / "set"), "test")
+    assert changed.digest() not in digests
+    assert changed.digest(pictures=False) in digests
     assert load_captions(str(tmp_path / "set"), "train").texts == ["one", "two"]
     assert splits_of(str(tmp_path / "set")) == ["test", "train"]
 

@@ -125,6 +125,8 @@ def read_aligned(folder: Path) -> tuple[AlignConfig, dict[str, Blocks], dict[str
     try:
         plain = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
         environment = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
+        if "pairs" not in plain:
+            raise FusionError(f"{folder} is a run of fusion.train; name one of fusion.align")
         blocks = plain.pop("blocks")
         blocks = {side: Blocks.from_dict(blocks[side]) for side in SIDES}
         config = AlignConfig.from_dict(plain)

@@ -101,7 +101,7 @@ def align(config: AlignConfig, folder: Path, *, overwrite: bool = False) -> Alig
     environment = describe_environment() | {
         "encoders": source.fingerprints() | goal.fingerprints,
         "modalities": {"source": str(Modality.TEXT), "target": str(tower.modality)},
-        "pairs": learned.digest,
+        "pairs": learned.digest(pictures=not config.of_texts),
         "pair_count": len(pairs.owner),
         "target_count": len(pairs.target),
         "chosen_on": judged.split if judged else "pairs held back",

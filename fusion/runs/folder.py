@@ -85,6 +85,8 @@ def read_config(folder: Path) -> tuple[RunConfig, Blocks, dict[str, Any]]:
     try:
         plain = yaml.safe_load((folder / CONFIG).read_text(encoding="utf-8"))
         environment = json.loads((folder / ENVIRONMENT).read_text(encoding="utf-8"))
+        if "pairs" in plain:
+            raise FusionError(f"{folder} is a run of fusion.align; name one of fusion.train")
         blocks = Blocks.from_dict(plain.pop("blocks"))
         config = RunConfig.from_dict(plain)
     except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError) as error:

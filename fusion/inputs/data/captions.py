@@ -50,11 +50,10 @@ class Captions:
             for number, (row, start) in enumerate(zip(self.owner, first, strict=True))
         ]
 
-    @property
-    def digest(self) -> str:
-        """Of all that is embedded, in its order."""
+    def digest(self, pictures: bool = True) -> str:
+        """Of the texts and their owners, and of the pictures if they are looked at."""
         digest = hashlib.sha256()
-        for picture in self.pictures:
+        for picture in self.pictures if pictures else ():
             digest.update(picture.digest)
         digest.update("\0".join(self.texts).encode())
         digest.update(self.owner.astype("<i8").tobytes())
