@@ -26,7 +26,7 @@ def test_light_vectors_are_those_of_the_model(model, dim):
     light = query_encoder(model, dim)
     assert isinstance(light, LightModel)
     wanted = load(model, truncate_dim=dim, device="cpu").encode_query(QUERIES)
-    np.testing.assert_allclose(light(QUERIES), wanted, atol=2e-6)
+    np.testing.assert_allclose(light(QUERIES), wanted, atol=1e-5)  # as fusion.export checks
     np.testing.assert_allclose(np.linalg.norm(light(QUERIES), axis=1), 1, atol=1e-6)
 
 

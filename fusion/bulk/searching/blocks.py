@@ -36,21 +36,17 @@ class Shards:
     manifest: Manifest
 
     def blocks(self) -> Iterator[Block]:
-        """All codes in their order; the next shard is read while one is scored.
+        """All codes in their order; the next block is read while one is scored.
 
         Raises:
             FusionError: A shard is missing, damaged or another one.
         """
-        first, parts = 0, []
+        blocks = self._read_blocks()
         with ThreadPoolExecutor(1) as reader:
-            for codes in _ahead(reader, self.codes, self.manifest.shards):
-                parts.append(codes)
-                rows = sum(map(len, parts))
-                if rows >= BLOCK_ROWS or rows * codes[0].nbytes >= BLOCK_BYTES:
-                    yield Block(first, _joined(parts))
-                    first, parts = first + rows, []
-        if parts:
-            yield Block(first, _joined(parts))
+            coming = reader.submit(next, blocks, None)
+            while (block := coming.result()) is not None:
+                coming = reader.submit(next, blocks, None)
+                yield block
 
     def rows(self, numbers: Sequence[int]) -> list[dict[str, Any]]:
         """Ids and what was kept beside them, of rows by their numbers over all shards.
@@ -88,6 +84,17 @@ class Shards:
         column = self._read(shard, ["embedding"]).column(0)
         return _joined([_items(chunk) for chunk in column.chunks])
 
+    def _read_blocks(self) -> Iterator[Block]:
+        first, parts = 0, []
+        for shard in self.manifest.shards:
+            parts.append(self.codes(shard))
+            rows = sum(map(len, parts))
+            if rows >= BLOCK_ROWS or rows * parts[0].itemsize * parts[0].shape[1] >= BLOCK_BYTES:
+                yield Block(first, _joined(parts))
+                first, parts = first + rows, []
+        if parts:
+            yield Block(first, _joined(parts))
+
     def _read(self, shard: Shard, columns: list[str] | None) -> Any:  # noqa: ANN401 - a table
         """Some columns of a shard, or all but the embedding."""
         path = self.folder / shard.file
@@ -103,15 +110,6 @@ class Shards:
                 "damaged; encode again with --resume"
             )
         return table
-
-
-def _ahead(reader: ThreadPoolExecutor, read: Any, shards: Sequence[Shard]) -> Iterator[np.ndarray]:  # noqa: ANN401 - a function
-    """What is read of each shard; one is read ahead, so that memory stays bounded."""
-    coming = [reader.submit(read, shard) for shard in shards[:1]]
-    for row in range(len(shards)):
-        if row + 1 < len(shards):
-            coming.append(reader.submit(read, shards[row + 1]))
-        yield coming.pop(0).result()
 
 
 def _items(chunk: Any) -> np.ndarray:  # noqa: ANN401 - an array of lists of one size

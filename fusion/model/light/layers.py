@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 WEIGHTS = "model.safetensors"
-ERF_REACH, ERF_STEPS = 6.0, 1 << 16  # linear between them errs by 4e-9, less than float32 rounds
+ERF_REACH, ERF_STEPS = 6.0, 4096  # a unit; linear between them errs by 8e-9, as float32 rounds
 Weights = Mapping[str, np.ndarray]
 
 
@@ -29,14 +29,19 @@ def normed(x: np.ndarray, weights: Weights, name: str, eps: float) -> np.ndarray
 
 def gelu(x: np.ndarray) -> np.ndarray:
     """``GELU``, the exact one, by a table of the error function."""
-    places, values = _erf_table()
-    return (0.5 * x * (1 + np.interp(x * math.sqrt(0.5), places, values))).astype(np.float32)
+    values, slopes = _erf_table()
+    places = (np.clip(x * np.float64(0.5**0.5), -ERF_REACH, ERF_REACH) + ERF_REACH) * ERF_STEPS
+    below = places.astype(np.int64)
+    erf = values.take(below) + slopes.take(below) * (places - below)
+    return (0.5 * x * (1 + erf)).astype(np.float32)
 
 
 @lru_cache
 def _erf_table() -> tuple[np.ndarray, np.ndarray]:
-    places = np.linspace(-ERF_REACH, ERF_REACH, ERF_STEPS)
-    return places, np.array([math.erf(place) for place in places.tolist()])
+    """The error function at its places, and what it grows by up to the next ones."""
+    count = round(2 * ERF_REACH * ERF_STEPS) + 1
+    values = np.array([math.erf(row / ERF_STEPS - ERF_REACH) for row in range(count)])
+    return values, np.diff(values, append=values[-1])
 
 
 def module_names(folder: Path) -> list[str]:
