@@ -132,3 +132,26 @@ def test_a_damaged_source_or_its_own_folder_loses_nothing(floats, tmp_path, caps
     assert encode.main([*flags, "--output", str(out)]) == 1
     assert "part-000002.parquet is missing or damaged" in capsys.readouterr().err
     assert not (out / "_manifest.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "keep", "words"),
+    [
+        (("T 3", "U 3"), "title,text", "was encoded from another input"),
+        (("", ""), "text", "was encoded with keep="),
+        (("", ""), None, "was encoded with keep="),
+    ],
+)
+def test_what_is_kept_is_part_of_what_a_job_goes_on_with(
+    model, source, tmp_path, capsys, change, keep, words
+):
+    copy = tmp_path / "docs.jsonl"
+    shutil.copy(source, copy)
+    vectors = embedded(model, copy, tmp_path / "vectors")
+    before = content(vectors)
+    copy.write_text(copy.read_text(encoding="utf-8").replace(*change, 1), encoding="utf-8")
+    flags = [str(model), "--input", str(copy), "--output", str(vectors), "--devices", "cpu"]
+    flags += ["--shard-rows", "30", "--resume", *(["--keep", keep] if keep else [])]
+    assert encode.main(flags) == 1
+    assert words in capsys.readouterr().err
+    assert content(vectors) == before
