@@ -121,6 +121,17 @@ def test_pseudo_queries_find_rests_among_all_other_documents():
     assert pseudo_data(nothing, documents, 10) is None
 
 
+def test_queries_as_long_as_documents_are_judged_by_halves():
+    words = [f"w{i}" for i in range(31)]
+    documents = {"b": Document("", " ".join(words)), "a": Document("", "too short")}
+    whole = [documents[key].whole for key in ("b", "a")]
+    data = RetrievalData("mine", "test", ["q"], [" ".join(words[:29])], ["b", "a"], whole, {})
+    found = pseudo_data(data, documents, 10)
+    assert found.queries == [" ".join(words[:15])]
+    assert found.rests == [" ".join(words[15:])]
+    assert found.exclude.tolist() == [0]
+
+
 def sentence(rng, words):
     return " ".join(rng.choice(VOCABULARY, words)).capitalize() + "."
 
