@@ -90,7 +90,15 @@ def test_the_weight_is_what_the_pseudo_queries_bear_out():
     assert 0.4 < choose_weight(*pairs(500, 50, 0.2)) < 2.5  # as good as the cosine: about 1
     assert 1.5 < choose_weight(*pairs(500, 50, 0.4)) < 4  # twice as good: about 2
     cosines, maxsims, right = pairs(500, 50, 0.2)
-    assert choose_weight(cosines, maxsims, right & False) == 1.0  # nothing to tell by
+    assert choose_weight(cosines, maxsims, right & False) == 0  # nothing to tell by
+    assert choose_weight(*(part[:3] for part in (cosines, maxsims, right))) == 0  # too little
+
+
+def test_a_second_stage_that_ranks_no_better_has_no_weight():
+    for seed in range(5):
+        cosines, _, right = pairs(200, 20, 0.0)
+        noise = np.random.default_rng(seed).standard_normal(cosines.shape).astype(np.float32)
+        assert choose_weight(cosines, noise / 10, right) == 0
 
 
 def test_pseudo_queries_find_rests_among_all_other_documents():
@@ -113,8 +121,26 @@ def test_pseudo_queries_find_rests_among_all_other_documents():
     assert pseudo_data(nothing, documents, 10) is None
 
 
+def test_queries_as_long_as_documents_are_judged_by_halves():
+    words = [f"w{i}" for i in range(31)]
+    documents = {"b": Document("", " ".join(words)), "a": Document("", "too short")}
+    whole = [documents[key].whole for key in ("b", "a")]
+    data = RetrievalData("mine", "test", ["q"], [" ".join(words[:29])], ["b", "a"], whole, {})
+    found = pseudo_data(data, documents, 10)
+    assert found.queries == [" ".join(words[:15])]
+    assert found.rests == [" ".join(words[15:])]
+    assert found.exclude.tolist() == [0]
+
+
 def sentence(rng, words):
     return " ".join(rng.choice(VOCABULARY, words)).capitalize() + "."
+
+
+def text_of(rng):
+    """A first sentence, and a second one that says its words again among others."""
+    first = sentence(rng, 5)
+    second = rng.permutation([*first.lower().rstrip(".").split(), *rng.choice(VOCABULARY, 11)])
+    return f"{first} {' '.join(second).capitalize()}."
 
 
 def build_lexical(folder):
@@ -137,7 +163,7 @@ def place(tmp_path_factory):
     """A corpus whose queries are scattered words of their documents, and two runs over it."""
     root = tmp_path_factory.mktemp("rerank")
     rng = np.random.default_rng(0)
-    texts = [f"{sentence(rng, 5)} {sentence(rng, 16)}" for _ in range(90)]
+    texts = [text_of(rng) for _ in range(90)]
     asked = [" ".join(rng.permutation(text.replace(".", "").split())[:3]) for text in texts[:40]]
     data = root / "letters"
     (data / "qrels").mkdir(parents=True)

@@ -1,6 +1,6 @@
 """Retrieval data made of documents alone: titles or first sentences have to find their rests."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -8,10 +8,11 @@ import numpy as np
 
 from fusion.inputs.data.hub import Document
 from fusion.inputs.data.judged import RetrievalData
-from fusion.inputs.data.texts import taken_apart
+from fusion.inputs.data.texts import Part, taken_apart
 from fusion.samples import evenly_spaced
 
 SPLIT = "pseudo"
+FEWEST = 15  # words of a half
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,9 @@ def pseudo_data(
 ) -> PseudoData | None:
     """Take documents apart, at most ``count`` of them, evenly spaced.
 
+    Where the queries are about as long as the documents, as whole arguments are that look for
+    others, a document's first half has to find the second.
+
     Args:
         data: Whose documents they are.
         documents: Title and text of each, by its id.
@@ -50,7 +54,10 @@ def pseudo_data(
         None where no document can be taken apart.
     """
     whole = [documents[key] for key in data.doc_ids]
-    parts = taken_apart(data.documents, [document.title for document in whole])
+    if _words(data.queries) > _words(data.documents) / 2:  # whole texts are what is searched with
+        parts = _halves(data.documents)
+    else:
+        parts = taken_apart(data.documents, [document.title for document in whole])
     chosen = [parts[i] for i in evenly_spaced(len(parts), count)]
     if not chosen:
         return None
@@ -66,3 +73,19 @@ def pseudo_data(
         {query: {rest: 1} for query, rest in zip(query_ids, rest_ids, strict=True)},
         np.array([part.row for part in chosen], dtype=np.int64),
     )
+
+
+def _words(texts: Sequence[str]) -> float:
+    """Of the median text."""
+    return float(np.median([len(text.split()) for text in texts]))
+
+
+def _halves(texts: Sequence[str]) -> list[Part]:
+    """First and second half of each text that has words enough for two."""
+    parts = []
+    for row, text in enumerate(texts):
+        words = text.split()
+        middle = len(words) // 2
+        if middle >= FEWEST:
+            parts.append(Part(row, " ".join(words[:middle]), " ".join(words[middle:])))
+    return parts

@@ -10,6 +10,7 @@ from fusion.ragged import Ragged
 from fusion.space.weights import likely_share
 from fusion.topk.maxsim import maxsim_topk
 
+BEYOND_CHANCE = 2.5  # standard errors that the best of ten shares has to rank better than none
 SHARES = np.array([0.0, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9])
 """What is tried as MaxSim's share of the score; its weight is share / (1 - share)."""
 
@@ -73,7 +74,8 @@ def choose_weight(cosines: np.ndarray, maxsims: np.ndarray, right: np.ndarray) -
 
     Its share of the score is the mean of all shares that it might have, each counted by how well
     the reciprocal ranks bear it out, as the weights of encoders are: with many pseudo-queries the
-    share that ranks best, with few of them something between that and a half.
+    share that ranks best, with few of them something between that and a half. But MaxSim has to
+    earn its place: where the best share does not rank better than none beyond chance, it has none.
 
     Args:
         cosines: float32 [q, n], of the first stage's results, descending.
@@ -81,16 +83,19 @@ def choose_weight(cosines: np.ndarray, maxsims: np.ndarray, right: np.ndarray) -
         right: bool [q, n], whether a document is what its query has to find.
 
     Returns:
-        0 or more; 1 where no query found what it has to.
+        0 or more; 0 where no query found what it has to.
     """
     found = right.any(axis=1)  # (q,)
     if not found.any():
-        return 1.0
+        return 0.0
     rows = cosines[found], maxsims[found]
     own = right[found].argmax(axis=1)[:, None]  # (q, 1)
     tried = np.stack(
         [_reciprocal_ranks(blended(*rows, s / (1 - s)), own) for s in SHARES]
     )  # (s, q)
+    gained = tried[tried.mean(axis=1).argmax()] - tried[0]  # (q,)
+    if gained.mean() <= BEYOND_CHANCE * gained.std() / len(gained) ** 0.5:
+        return 0.0
     share = likely_share(tried, SHARES)
     return round(share / (1 - share), 3)
 
