@@ -5,17 +5,15 @@ import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from fusion.topk import products
 from fusion.topk.bounds import PIECE, UNIT, error_bound, error_bounds, piece_bounds
 from fusion.topk.coded import nested_topk_codes
-from fusion.topk.engines import cpu, per_level, screening
+from fusion.topk.engines import cpu, screening
 from fusion.topk.engines.cpu import Tiling
 from fusion.topk.nested import nested_topk
 from fusion.topk.problem import pose
@@ -27,11 +25,9 @@ from fusion.topk.settling.exhaustive import best_exactly
 from fusion.topk.settling.settled import settled
 from fusion.topk.streaming import search_chunks
 from tests.near_ties import copies, one_ulp_apart, out_of_order
+from tests.noise import Noise
 
 WIDTHS = [100, 128, 384, 640]
-SHARE = 0.9  # of a bound; the rest is for what products really round
-SHARE_DOUBLE = 0.3  # where that is more
-reached = set()  # which products of pairs were noisy
 
 
 def chunked(queries, corpus, dims, k, **kwargs):
@@ -39,67 +35,15 @@ def chunked(queries, corpus, dims, k, **kwargs):
     return search_chunks(queries, cuts, dims, k, **kwargs)
 
 
-def noise(rng, sides, dims, bounds, share=SHARE):
-    """What a level's dots, those at some places, may be moved by."""
-    sizes = [side[:, : dims[-1]].double().square().cumsum(1).sqrt().numpy() for side in sides]
-
-    def rounding(level, at, dots):
-        constant, slope = (share * part[level] for part in bounds)
-        left, right = (size[rows, dims[level] - 1] for size, rows in zip(sizes, at, strict=True))
-        return rng.choice([-1, 1], dots.shape) * (constant * left * right + slope * np.abs(dots))
-
-    return rounding
-
-
-def noisy_pieces(rng, sides, dims, at, found):
-    """Dots of each segment, which may be moved by its own size."""
-    for (a, b), dots in zip(pairwise((0, *dims)), found, strict=True):
-        parts, bounds = [side[:, a:b] for side in sides], ([(b - a) * UNIT], [0.0])
-        yield (dots + noise(rng, parts, [b - a], bounds)(0, at, dots)).astype(dots.dtype)
-
-
 @pytest.fixture
 def hostile(monkeypatch):
     """Products with as much noise as the bound allows, another for every place and every call."""
-    rng = np.random.default_rng(0)
-    reached.clear()
-    plain, sampled = products.accumulated, products.sampled_products
-
-    def accumulated(room, queries, documents, dims, double=False):
-        places, true = np.indices(room.shape), room.copy()
-        bounds = error_bounds(tuple(dims), double, False)
-        rounding = noise(rng, (queries, documents), dims, bounds, SHARE_DOUBLE if double else SHARE)
-        drift, before = 0.0, 0.0
-        for level in plain(true, queries, documents, dims, double):
-            any_order = rounding(level, places, true)
-            a, b = (0, *dims)[level : level + 2]
-            lengths = (side[:, a:b].double().norm(dim=1).numpy() for side in (queries, documents))
-            drift += (b - a) * UNIT * (np.outer(*lengths) + np.abs(before) + np.abs(true)) / 2
-            room[...] = true + np.sign(any_order) * np.minimum(np.abs(any_order), SHARE * drift)
-            before = true.copy()
-            yield level
-
-    def pairs(queries, documents, dims, *at):
-        scale = 2.0**-29 if queries.dtype == torch.float64 else 1.0
-        rounding = noise(rng, (queries, documents), dims, error_bounds(tuple(dims), False, False))
-        for level, dots in enumerate(sampled(queries, documents, dims, *at)):
-            yield (dots + scale * rounding(level, at, dots)).astype(dots.dtype)
-
-    def sampled_products(queries, documents, dims, *at, apart=False):
-        reached.add(("pieces" if apart else "pairs", str(queries.dtype)))
-        if apart:
-            found = sampled(queries, documents, dims, *at, apart=True)
-            return noisy_pieces(rng, (queries, documents), dims, at, found)
-        return pairs(queries, documents, dims, *at)
-
-    for room in (cpu, per_level, screening):
-        monkeypatch.setattr(room, "accumulated", accumulated)
-    monkeypatch.setattr(screening, "sampled_products", sampled_products)
-    monkeypatch.setattr("fusion.topk.settling.exact.sampled_products", sampled_products)
+    noise = Noise()
+    noise.install(monkeypatch)
     monkeypatch.setattr(screening, "MANY", 10)
     monkeypatch.setattr(screening, "WORTH", 0)
     monkeypatch.setattr(screening, "int8_is_better", lambda: True)
-    return rng
+    return noise
 
 
 @pytest.mark.parametrize("search", [nested_topk, chunked])
@@ -151,10 +95,10 @@ def test_noise_up_to_the_bound_moves_nothing(hostile, make, c):
 
 
 def test_noise_moves_random_data_but_not_their_results(hostile):
-    queries, corpus = hostile.standard_normal((2, 3000, 64)).astype(np.float32)
+    queries, corpus = hostile.rng.standard_normal((2, 3000, 64)).astype(np.float32)
     queries = queries[:40]
     assert out_of_order(nested_topk, queries, corpus, [16, 64], 90) == 0
-    assert {("pieces", "torch.float32"), ("pairs", "torch.float64")} <= reached
+    assert hostile.reached == {"pieces", "pairs", "accumulated_upwards"}
     assert out_of_order(nested_topk, queries, corpus, [16, 64], 100) == 0  # by float64 products
     assert out_of_order(chunked, queries, corpus, [16, 64], 30) == 0
     problem = pose(queries, corpus, [16, 64], 100, None, None)
@@ -282,7 +226,7 @@ def test_the_bound_holds_and_is_not_idle(double):
 
 
 def test_known_sums_of_narrower_levels_bound_those_of_wider_ones(hostile):
-    dims, (queries, corpus) = (32, 64, 96, 128), hostile.standard_normal((2, 400, 128))
+    dims, (queries, corpus) = (32, 64, 96, 128), hostile.rng.standard_normal((2, 400, 128))
     problem = pose(
         queries[:40].astype(np.float32), corpus.astype(np.float32), dims, 400, None, None
     )
@@ -303,7 +247,7 @@ def test_known_sums_of_narrower_levels_bound_those_of_wider_ones(hostile):
 
 @pytest.mark.parametrize("dims", [(7,), (31, 33), (64, 128, 200)])
 def test_noisy_pieces_keep_their_bound_and_use_it(hostile, dims):
-    queries, corpus = hostile.standard_normal((2, 300, dims[-1])).astype(np.float32)
+    queries, corpus = hostile.rng.standard_normal((2, 300, dims[-1])).astype(np.float32)
     problem = pose(queries[:5], corpus, dims, 30, None, None)
     level, row, document = (part.ravel() for part in np.indices((len(dims), 5, 300)))
     found = piece_cosines(problem, level, row, document, map)
