@@ -234,6 +234,17 @@ def test_the_bound_holds_and_is_not_idle(double):
     )
 
 
+def test_sums_of_some_documents_are_none_of_the_corpus():
+    queries, corpus = np.eye(16, dtype=np.float32)[:2], np.eye(16, dtype=np.float32).repeat(50, 0)
+    problem = pose(queries, corpus, [8, 16], 5, None, None)
+    for tiling in (Tiling(2, 800, 800, 3), Tiling(2, 300, 256, 1), Tiling(2, 800, 800, 1)):
+        sizes = np.full((2, 2), np.inf, np.float32)
+        cpu.search(replace(problem, sizes=sizes), tiling)
+        cosines = sizes * problem.query_norms.inverse.numpy()
+        assert (np.isinf(cosines) | (np.abs(cosines - 1) < 1e-6)).all(), tiling
+    assert np.isfinite(sizes).all()
+
+
 @pytest.mark.parametrize("mixed", [False, True])
 def test_known_sums_of_narrower_levels_bound_those_of_wider_ones(hostile, mixed):
     dims, (queries, corpus) = (32, 64, 96, 128), hostile.rng.standard_normal((2, 400, 128))
