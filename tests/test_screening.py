@@ -20,7 +20,7 @@ from fusion.topk.engines.screening import (
 from fusion.topk.engines.survivors import Survivors
 from fusion.topk.norms import prefix_norms
 from fusion.topk.problem import pose
-from fusion.topk.products import sampled_products
+from fusion.topk.products import sampled_products, segments
 from fusion.topk.reference import reference_topk
 from fusion.topk.settling.settled import settled
 from fusion.topk.streaming import search_chunks
@@ -272,13 +272,19 @@ def test_codes_are_the_nearest_multiples_of_the_step(monkeypatch, coded):
         assert (found.error[level] <= 1.01 * norm).all()
 
 
-def test_products_of_pairs_are_those_of_the_whole_matrix():
+@pytest.mark.parametrize("width", [None, 5])
+def test_products_of_pairs_are_those_of_the_whole_matrix(width):
     left, right = signs(20, 90)
     chosen = np.sort(np.random.default_rng(0).choice(20 * 90, 200, replace=False))
     at = np.divmod(chosen, 90)
-    parts = sampled_products(torch.from_numpy(left), torch.from_numpy(right), DIMS, *at)
-    for dim, part in zip(DIMS, parts, strict=True):
-        np.testing.assert_array_equal(part, (left[:, :dim] @ right[:, :dim].T)[at])
+    sides = [segments(torch.from_numpy(side), DIMS, width) for side in (left, right)]
+    last = np.random.default_rng(1).integers(0, len(DIMS), 200)
+    for needed in (None, last, np.minimum(last, 1)):
+        parts = sampled_products(*sides, *at, needed)
+        for level, (dim, part) in enumerate(zip(DIMS, parts, strict=True)):
+            there = slice(None) if needed is None else needed >= level
+            expected = (left[:, :dim] @ right[:, :dim].T)[at]
+            np.testing.assert_array_equal(part[there], expected[there])
 
 
 def test_int8_is_refused_where_it_is_slow_or_wrong(monkeypatch):

@@ -41,9 +41,9 @@ class BitProblem(Problem):
         """Rows of -1 and +1, float32 [n, d]."""
         return unpack_bits(self.corpus[torch.from_numpy(documents)], self.dims[-1])
 
-    def exact(self, documents: np.ndarray) -> np.ndarray:
-        """Rows of -1 and +1, float64 [n, d]."""
-        return self.chosen(documents).double().numpy()
+    def exact_rows(self, documents: np.ndarray) -> Tensor:
+        """The same."""
+        return self.chosen(documents)
 
 
 def nested_topk_codes(

@@ -63,8 +63,7 @@ class Problem:
 
     def chosen(self, documents: np.ndarray) -> Tensor:
         """Documents int64 [n] as float32 [n, d], scaled like their norms."""
-        rows = torch.from_numpy(documents)
-        some = self.corpus[rows.to(self.corpus.device), : self.dims[-1]].cpu()
+        rows, some = torch.from_numpy(documents), self._given(documents)
         if self.corpus_norms.scale is None:
             return some.float()
         return (some.double() * self.corpus_norms.scale[rows, None]).float()
@@ -107,14 +106,22 @@ class Problem:
         """Whether float32 scores are exact up to a factor of each query's own."""
         return False
 
+    def exact_rows(self, documents: np.ndarray) -> Tensor:
+        """Documents int64 [n] as a copy [n, d] of any dtype and no unusual size, on the CPU."""
+        return in_range(self._given(documents))
+
+    def _given(self, documents: np.ndarray) -> Tensor:
+        """Documents [n, d] on the CPU; torch takes rows so three times as fast as by brackets."""
+        rows = torch.from_numpy(documents).to(self.corpus.device)
+        return self.corpus[:, : self.dims[-1]].index_select(0, rows).cpu()
+
     def exact(self, documents: np.ndarray) -> np.ndarray:
-        """Documents int64 [n] as float64 [n, d]; see ``exactly``."""
-        chosen = torch.from_numpy(documents).to(self.corpus.device)
-        return exactly(self.corpus[chosen, : self.dims[-1]])
+        """The same as float64 [n, d]."""
+        return self.exact_rows(documents).double().numpy()
 
     def exact_queries(self) -> np.ndarray:
-        """The queries as float64 [q, d]; see ``exactly``."""
-        return exactly(self.asked)
+        """The queries as float64 [q, d]; see ``in_range``."""
+        return in_range(self.asked.cpu()).double().numpy()
 
     def finish(self, found: Tensor, block: slice = slice(None)) -> tuple[Tensor, Tensor]:
         """Cosines and indices of a block's keys [l, rows, keep], sorted from the best down."""
@@ -213,13 +220,12 @@ def check_exclude(exclude: Rows | None, queries: int, documents: int) -> Tensor 
     return indices.long()
 
 
-def exactly(rows: Tensor) -> np.ndarray:
-    """Rows as float64 [n, d], of float64 each times a power of two that keeps squares in range."""
-    exact = rows.to("cpu", torch.float64)
-    if rows.dtype == torch.float64 and exact.numel():
-        exponent = torch.frexp(exact.abs().amax(dim=1, keepdim=True)).exponent
-        exact = times_two_to(exact, -exponent)
-    return exact.numpy()
+def in_range(rows: Tensor) -> Tensor:
+    """Rows [n, d], those of float64 each times a power of two that keeps squares in its range."""
+    if rows.dtype != torch.float64 or not rows.numel():
+        return rows
+    exponent = torch.frexp(rows.abs().amax(dim=1, keepdim=True)).exponent
+    return times_two_to(rows, -exponent)
 
 
 def scale_queries(queries: Tensor, norms: PrefixNorms) -> tuple[Tensor, PrefixNorms]:

@@ -3,7 +3,7 @@
 import threading
 import timeit
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cache
 from itertools import pairwise
@@ -18,6 +18,7 @@ from fusion.topk.norms import FLOAT32
 FEW = 32  # queries
 SMALL = 2**19  # multiplications of a product that numpy's BLAS keeps on one thread
 READ = 256  # documents that few queries read at a time
+WORN = 3 / 4  # of the pairs: so few are still asked for that it pays to drop the others
 _lock = threading.Lock()
 _users = 0
 _before: tuple[int, str | None] = (1, None)
@@ -96,34 +97,65 @@ def _few(queries: Tensor, documents: Tensor, segments: list[tuple[int, int]]) ->
     return torch.from_numpy(parts)
 
 
+def segments(rows: Tensor, dims: Sequence[int], width: int | None = None) -> list[list[Tensor]]:
+    """For each level those columns of rows [n, d] that the level before lacks; views.
+
+    They come in parts of ``width`` columns, if given; the last one may be narrower.
+    """
+    return [list(rows[:, a:b].split(width or b - a, dim=1)) for a, b in pairwise((0, *dims))]
+
+
 def sampled_products(
-    queries: Tensor,
-    documents: Tensor,
-    dims: Sequence[int],
+    queries: Iterable[Iterable[Tensor]],
+    documents: Iterable[Iterable[Tensor]],
     rows: np.ndarray,
     columns: np.ndarray,
-    apart: bool = False,
+    last: np.ndarray | None = None,
 ) -> Iterator[np.ndarray]:
-    """Dot products [n] of pairs of queries and documents, by ascending query; each level's.
+    """Dot products float64 [n] of pairs of queries and documents; each level's, in the same room.
 
-    If ``apart`` those of each level's segment for itself. torch computes only these entries of the
-    matrix product, in the dtype of queries and documents.
+    torch computes only these entries of the matrix product, in the dtype of queries and documents.
+    The products of their parts are added up in float64.
+
+    Args:
+        queries: Of each level the columns that the level before lacks, in parts [q, any].
+        documents: The same of documents, [c, any].
+        rows: Ascending int64 [n].
+        columns: int64 [n].
+        last: The last level at which a pair is asked for, int64 [n]; wider ones mean nothing.
     """
     _hear_torch_out()
-    begin = torch.from_numpy(rows.searchsorted(np.arange(len(queries) + 1)))
-    pairs = torch.sparse_csr_tensor(
-        begin,
+    found, pairs = np.empty(len(rows)), None
+    total: np.ndarray = np.zeros(len(rows))
+    places: np.ndarray = np.arange(len(rows))
+    for level, (left, right) in enumerate(zip(queries, documents, strict=True)):
+        if last is not None:
+            going = np.flatnonzero(last >= level)
+            if len(going) < WORN * len(last):
+                parts = rows, columns, last, total, places
+                rows, columns, last, total, places = (part.take(going) for part in parts)
+                pairs = None
+        for one, other in zip(left, right, strict=True):
+            if pairs is None:
+                pairs = _entries(rows, columns, len(one), other)
+            torch.sparse.sampled_addmm(pairs, one, other.T, beta=0.0, out=pairs)
+            total += pairs.values().numpy()
+        found[places] = total
+        yield found
+
+
+def _entries(rows: np.ndarray, columns: np.ndarray, queries: int, documents: Tensor) -> Tensor:
+    """Entries of a product of so many queries with documents [c, any], which are to be filled."""
+    begin = np.concatenate([[0], np.bincount(rows, minlength=queries).cumsum()])
+    return torch.sparse_csr_tensor(
+        torch.from_numpy(begin),
         torch.from_numpy(columns),
-        torch.zeros(len(columns), dtype=queries.dtype, device="cpu"),
-        (len(queries), len(documents)),
-        dtype=queries.dtype,
+        torch.zeros(len(columns), dtype=documents.dtype, device="cpu"),
+        (queries, len(documents)),
+        dtype=documents.dtype,
         device="cpu",
         check_invariants=False,
     )
-    for a, b in pairwise((0, *dims)):
-        left, right = queries[:, a:b], documents[:, a:b].T
-        pairs = torch.sparse.sampled_addmm(pairs, left, right, beta=float(not apart))
-        yield pairs.values().numpy()
 
 
 @cache

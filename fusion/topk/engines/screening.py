@@ -19,7 +19,7 @@ from fusion.topk.bounds import error_bound
 from fusion.topk.engines.passing import Tile, compare, marked
 from fusion.topk.engines.survivors import CROWDED, Survivors
 from fusion.topk.norms import FLOAT32, prefix_squares
-from fusion.topk.products import accumulated, sampled_products
+from fusion.topk.products import accumulated, sampled_products, segments
 
 MANY = 200  # queries that repay the coding of a document
 WORTH = 80_000  # scores for each result, and for each of ``SET_UP``, that repay the rest
@@ -118,9 +118,11 @@ class Screen:
         rows, columns = marked(passed)
         for first in range(0, len(rows), CROWDED):
             pairs = rows[first : first + CROWDED], columns[first : first + CROWDED]
-            products = sampled_products(self.queries, documents, self.dims, *pairs)
+            left, right = (segments(side, self.dims) for side in (self.queries, documents))
+            products = sampled_products(left, right, *pairs)
             for survivors, norms, dots in zip(self.survivors, inverse, products, strict=True):
-                survivors.take(tile, *pairs, dots * norms.take(pairs[1]))
+                scores = dots * norms.take(pairs[1])
+                survivors.take(tile, *pairs, scores.astype(np.float32))
         return len(rows)
 
 
@@ -181,7 +183,7 @@ def int8_is_better() -> bool:
     left, right = queries.float(), documents.float()
     try:
         exact = bool((torch._int_mm(queries, documents.T) == 512 * TOP**2).all())
-        list(sampled_products(left, right, [512], np.arange(2), np.arange(2)))
+        list(sampled_products([[left]], [[right]], np.arange(2), np.arange(2)))
     except (AttributeError, RuntimeError):
         return False
     codes = _seconds(lambda: torch._int_mm(queries, documents.T))

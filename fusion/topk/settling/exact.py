@@ -1,7 +1,6 @@
 """Cosines of pairs: by float32 products of few columns, by float64 products, and canonical ones."""
 
-from collections.abc import Callable, Iterator
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -11,15 +10,22 @@ from torch import Tensor
 from fusion.topk.bounds import PIECE
 from fusion.topk.norms import prefix_squares
 from fusion.topk.problem import Problem
-from fusion.topk.products import sampled_products
+from fusion.topk.products import sampled_products, segments
 
 Run = Callable[..., Any]
 """``map``, or that of a pool of threads."""
 Pairs = tuple[np.ndarray, np.ndarray]
 """Queries, ascending, and places among a block of documents, int64 [p]."""
-Score = Callable[[slice, Pairs], np.ndarray]
+Segments = Iterable[Iterable[Tensor]]
+"""See ``sampled_products``."""
+Score = Callable[[slice, Pairs, np.ndarray], Iterable[np.ndarray]]
+"""Scores float64 [p] at each level of pairs, by ascending query, of a block of documents.
+
+Last come the levels int64 [p] beyond which a score is not asked for.
+"""
 
 DOCUMENTS = 2048  # read at a time: as float64 16 MB at 1,024 components
+COLUMNS = 128  # of documents that are float64 at a time: 2 MB
 DENSE = 1 / 16  # share of a matrix product from which on all of it is faster than the pairs
 CACHED = 2**15  # terms that are summed at a time: 256 KB
 STRANDS, STRANDED = 8, 128
@@ -37,34 +43,57 @@ def exact_cosines(
         documents: int64 [n].
         run: What scores blocks of documents.
     """
-    queries = torch.from_numpy(problem.exact_queries())
-    wanted, places = numbered(documents, len(problem.corpus))
+    asked = torch.from_numpy(problem.exact_queries())
+    queries = _contiguous(asked, problem.dims, COLUMNS)
+    wanted, places = _longest_first(documents, levels, len(problem.corpus))
     norms = np.empty((len(problem.dims), len(wanted)))
 
-    def score(block: slice, pairs: Pairs) -> np.ndarray:
-        exact = problem.exact(wanted[block])  # (c, D)
-        norms[:, block] = prefix_norms64(exact, problem.dims)
-        return _dots(queries, torch.from_numpy(exact), problem.dims, pairs)
+    def score(block: slice, pairs: Pairs, last: np.ndarray) -> Iterable[np.ndarray]:
+        rows = problem.exact_rows(wanted[block])  # (c, D)
+        exact = _as_float64(rows, problem.dims, norms[:, block])
+        if len(last) < DENSE * len(asked) * len(rows):
+            return sampled_products(queries, exact, *pairs, last)
+        room = torch.zeros(len(asked), len(rows), dtype=torch.float64, device="cpu")
+        return _all_products(room, queries, exact, pairs)
 
     dots = _by_blocks((levels, rows, places), norms.shape, run, score)
     scores = quotient(dots, norms[levels, places])
-    return quotient(scores, prefix_norms64(queries.numpy(), problem.dims)[levels, rows])
+    return quotient(scores, prefix_norms64(asked.numpy(), problem.dims)[levels, rows])
 
 
 def piece_cosines(
     problem: Problem, levels: np.ndarray, rows: np.ndarray, documents: np.ndarray, run: Run
 ) -> np.ndarray:
     """The same from float32, each within ``piece_bounds``, for a third of the price."""
-    wanted, places = numbered(documents, len(problem.corpus))
+    queries = _contiguous(problem.queries, problem.dims, PIECE)
+    wanted, places = _longest_first(documents, levels, len(problem.corpus))
 
-    def score(block: slice, pairs: Pairs) -> np.ndarray:
-        return _in_pieces(problem.queries, problem.chosen(wanted[block]), problem.dims, pairs)
+    def score(block: slice, pairs: Pairs, last: np.ndarray) -> Iterable[np.ndarray]:
+        pieces = segments(problem.chosen(wanted[block]), problem.dims, PIECE)
+        return sampled_products(queries, pieces, *pairs, last)
 
     shape = len(problem.dims), len(wanted)
     scores = _by_blocks((levels, rows, places), shape, run, score)
     scores *= problem.corpus_norms.inverse.numpy()[levels, documents]
     scores *= problem.query_norms.inverse.numpy()[levels, rows]
     return scores
+
+
+def _contiguous(rows: Tensor, dims: tuple[int, ...], width: int) -> list[list[Tensor]]:
+    """The segments of rows that are multiplied again and again."""
+    return [[part.contiguous() for part in level] for level in segments(rows, dims, width)]
+
+
+def _longest_first(
+    documents: np.ndarray, levels: np.ndarray, count: int
+) -> tuple[np.ndarray, np.ndarray]:
+    """The distinct documents, those of the widest levels first, and where each one stands."""
+    last = np.full(count, -1)
+    np.maximum.at(last, documents, levels)
+    wanted = (last >= 0).nonzero()[0]
+    wanted = wanted[np.argsort(-last[wanted], kind="stable")]
+    last[wanted] = np.arange(len(wanted))
+    return wanted, last[documents]
 
 
 def _by_blocks(
@@ -76,7 +105,7 @@ def _by_blocks(
         results: Levels, queries and places among the documents, int64 [n].
         shape: How many levels and documents there are.
         run: What scores blocks of documents.
-        score: Scores float64 [l, p] of a block's pairs, by ascending query.
+        score: See ``Score``.
     """
     levels, rows, places = results
     blocks, columns = np.divmod(places, DOCUMENTS)
@@ -87,6 +116,7 @@ def _by_blocks(
     fresh = np.concatenate([[True], ordered[1:] != ordered[:-1]])
     pair = np.empty(len(keys), np.int64)
     pair[order] = fresh.cumsum() - 1
+    last = np.maximum.reduceat(levels[order], fresh.nonzero()[0])
     rows, columns = np.divmod(ordered[fresh], DOCUMENTS)
     count = -(-shape[1] // DOCUMENTS)
     edges = rows.searchsorted(np.arange(count + 1) * queries)
@@ -95,25 +125,12 @@ def _by_blocks(
     def fill(block: int) -> None:
         some, first = slice(*edges[block : block + 2]), block * DOCUMENTS
         pairs = rows[some] - block * queries, columns[some]
-        found[:, some] = score(slice(first, first + DOCUMENTS), pairs)
+        scores = score(slice(first, first + DOCUMENTS), pairs, last[some])
+        for level, line in zip(range(last[some].max() + 1), scores, strict=False):
+            found[level, some] = line
 
     list(run(fill, range(count)))
     return found[levels, pair]
-
-
-def _in_pieces(
-    queries: Tensor, documents: Tensor, dims: tuple[int, ...], pairs: Pairs
-) -> np.ndarray:
-    """Dot products float64 [l, p] of pairs, whose columns are multiplied ``PIECE`` at a time."""
-    ends = [end for a, b in pairwise((0, *dims)) for end in (*range(a + PIECE, b, PIECE), b)]
-    scores, total, level = np.empty((len(dims), len(pairs[0]))), np.zeros(len(pairs[0])), 0
-    products = sampled_products(queries, documents, ends, *pairs, apart=True)
-    for end, dots in zip(ends, products, strict=True):
-        total += dots
-        if end == dims[level]:
-            scores[level] = total
-            level += 1
-    return scores
 
 
 def numbered(documents: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]:
@@ -123,21 +140,35 @@ def numbered(documents: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray]
     return there.nonzero()[0], (there.cumsum() - 1)[documents]
 
 
-def _dots(queries: Tensor, documents: Tensor, dims: tuple[int, ...], pairs: Pairs) -> np.ndarray:
-    """Dot products float64 [l, p] of pairs in a block [q, D] [c, D]."""
-    rows, columns = pairs
-    scores = np.empty((len(dims), len(rows)))
-    if len(rows) < DENSE * len(queries) * len(documents):
-        for level, some in enumerate(sampled_products(queries, documents, dims, rows, columns)):
-            scores[level] = some
-        return scores
-    dots = torch.zeros(len(queries), len(documents), dtype=torch.float64, device="cpu")
-    flat = dots.view(-1).numpy()
-    places = rows * len(documents) + columns
-    for level, (a, b) in enumerate(pairwise((0, *dims))):
-        dots.addmm_(queries[:, a:b], documents[:, a:b].T)
-        flat.take(places, out=scores[level])
-    return scores
+def _as_float64(rows: Tensor, dims: tuple[int, ...], norms: np.ndarray) -> Segments:
+    """The segments of rows [n, d], one after another in the same room; norms [l, n] are written."""
+    squares = np.zeros(len(rows))
+    room = torch.empty(len(rows) * COLUMNS, dtype=torch.float64, device="cpu")
+    for level, parts in enumerate(segments(rows, dims, COLUMNS)):
+        yield _converted(parts, room, squares, norms[level])
+
+
+def _converted(
+    parts: list[Tensor], room: Tensor, squares: np.ndarray, norms: np.ndarray
+) -> Iterator[Tensor]:
+    """Each part [n, any] in that room; its squares are added to those of the rows [n]."""
+    for part in parts:
+        exact = room[: part.numel()].view(part.shape)
+        exact.copy_(part)
+        squares += np.vecdot(exact.numpy(), exact.numpy())
+        yield exact
+    np.sqrt(squares, out=norms)
+
+
+def _all_products(
+    room: Tensor, queries: Segments, documents: Segments, pairs: Pairs
+) -> Iterator[np.ndarray]:
+    """What ``sampled_products`` yields, from whole products that are summed in a room of zeros."""
+    places = pairs[0] * room.shape[1] + pairs[1]
+    for left, right in zip(queries, documents, strict=True):
+        for one, other in zip(left, right, strict=True):
+            room.addmm_(one, other.T)
+        yield room.view(-1).numpy().take(places)
 
 
 def prefix_norms64(rows: np.ndarray, dims: tuple[int, ...]) -> np.ndarray:
