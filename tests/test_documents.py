@@ -140,7 +140,9 @@ def at(walked, cache, monkeypatch):
 def test_readme_leads_from_documents_to_an_answer(at, capfd):
     pytest.importorskip("wordllama")
     answers, vectors = run_page(ROOT / "README.md", capfd)
-    found = re.findall(r"^  (\d)  (0\.\d{4})  (\w+)\.txt(?:#\d+)?\n     (.+)$", answers, re.MULTILINE)
+    found = re.findall(
+        r"^  (\d)  (0\.\d{4})  (\w+)\.txt(?:#\d+)?\n     (.+)$", answers, re.MULTILINE
+    )
     scores = [float(score) for _, score, _, _ in found]
     assert [rank for rank, *_ in found] == ["1", "2", "3"]
     assert scores == sorted(scores, reverse=True)
