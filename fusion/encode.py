@@ -65,9 +65,9 @@ def _parser() -> argparse.ArgumentParser:
     add("model", nargs="?", metavar="MODEL", help="a model folder of fusion.export, or a hub id; "
         "with --from only where it has moved")  # fmt: skip
     add("--input", metavar="PATH", help=f"a file, a folder (all below it) or a quoted glob of "
-        f"{KNOWN} (required, or --from)")  # fmt: skip
+        f"{KNOWN} (required) where there is no --from")  # fmt: skip
     add("--from", dest="source", type=path, metavar="SHARDS", help="convert float32 or float16 "
-        "shards to another --precision and --truncate-dim instead of embedding texts"
+        "shards to another --precision and --truncate-dim (default: texts of --input are embedded)"
         )  # fmt: skip
     add("--output", type=path, metavar="DIR", help="folder of shards (required)")
     add("--role", choices=["document", "query"], help="whose prompts to use (default document)")

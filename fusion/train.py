@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
         "bfloat16 is about twice as fast (default float32)")  # fmt: skip
     add("--tokens", nargs="?", const=KEPT, type=comma_list, metavar="KIND,…", help="one vector a "
         "token instead of one a text, for fusion.evaluate --rerank; which tokens are kept: among "
-        f"{','.join(TokenKind)} (if none are named: {','.join(KEPT)})")  # fmt: skip
+        f"{','.join(TokenKind)} (default, if none are named: {','.join(KEPT)})")  # fmt: skip
     add("--token-rows", type=int, metavar="N", help="fit on at most so many tokens, evenly spaced "
         f"over those of at most a sixteenth as many texts (default {RunConfig().token_rows})",
     )  # fmt: skip

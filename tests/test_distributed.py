@@ -222,8 +222,8 @@ def test_two_processes_through_the_door(tmp_path):
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("recipe: ") == 1
     said = done.stderr.splitlines()
-    assert len(said) == len(set(said)) <= 3, done.stderr  # nothing is said twice
-    assert [line.split()[:2] for line in said[-2:]] == [["kept", "epoch"], ["held-back", "texts"]]
+    assert len(said) == len(set(said)) <= 2, done.stderr  # nothing is said twice
+    assert said[-1].startswith("kept epoch ")
     two = run_files(tmp_path / "run")
     from fusion import train
 

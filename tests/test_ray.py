@@ -65,7 +65,8 @@ def content(folder):
 
 
 def flags(model, source, out, *more):
-    return [str(model), "--input", str(source), "--output", str(out), "--shard-rows", "7", *more]
+    named = [str(model), "--input", str(source), "--output", str(out)]
+    return [*named, "--lines", "--shard-rows", "7", *more]
 
 
 @pytest.fixture(scope="module")
