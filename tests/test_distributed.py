@@ -221,7 +221,8 @@ def test_two_processes_through_the_door(tmp_path):
     done = subprocess.run([*command, *several], capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("recipe: ") == 1
-    said = done.stderr.splitlines()
+    # A thread of torch's gloo says this at times as its process ends, when all is written.
+    said = [line for line in done.stderr.splitlines() if not line.startswith("terminate called")]
     assert len(said) == len(set(said)) <= 2, done.stderr  # nothing is said twice
     assert said[-1].startswith("kept epoch ")
     two = run_files(tmp_path / "run")
