@@ -28,10 +28,10 @@ from typing import Any
 from fusion.environment import describe_environment
 from fusion.inputs.data.retrieval import load_data
 from fusion.inputs.encoders.tokens import KEPT
-from fusion.measure.comparisons import comparisons_of
 from fusion.measure.retrieval.config import EvaluationConfig, RerankConfig
 from fusion.measure.retrieval.rerank import rerank_sets
 from fusion.measure.rows import Row, mean_rows
+from fusion.measure.stages import against_first_stage
 from fusion.runs.config import RunConfig
 from fusion.runs.folder import Run
 from fusion.runs.training import train
@@ -96,7 +96,7 @@ def main() -> None:
             "weights": list(WEIGHTS),
             "environment": where,
             "rows": [row.to_dict() for row in every],
-            "comparisons": comparisons_of(every),
+            "comparisons": against_first_stage(every),
         }
         args.output.write_text(json.dumps(report, indent=1) + "\n", encoding="utf-8")
 

@@ -9,6 +9,7 @@ from fusion.measure.rows import MEAN, Row, Variant, averaged_over_seeds
 from fusion.measure.statistics import holm
 from fusion.measure.tables import human_bytes, human_score, pipes
 
+LEAST = 0.001  # a p-value that is told
 STAGES = "+tokens:"
 """Stands between the first stage's method and what orders its results anew."""
 COLUMNS = ("data", "first stage", "bytes", "second stage", "bytes", "weight", "nDCG@10",
@@ -55,7 +56,7 @@ def stage_lines(rows: Sequence[Row]) -> list[list[str]]:
             human_score(row.ndcg_at_10),
             human_score(first.ndcg_at_10),
             f"{test['difference']:+.4f} [{low:+.4f}, {high:+.4f}]",
-            f"{test['p_holm']:.3f}",
+            f"{test['p_holm']:.3f}" if test["p_holm"] >= LEAST else f"< {LEAST}",
         ])  # fmt: skip
     return lines
 
