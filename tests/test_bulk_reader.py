@@ -5,6 +5,7 @@ import re
 import uuid
 from decimal import Decimal
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -300,7 +301,7 @@ IDS = {
     "uuid": (pa.array([b"\0" * 15 + b"\7", b"\xff" * 16], pa.uuid()), str(uuid.UUID(int=7))),
     "hash": (pa.array([b"\0\xff\7" * 2, b"\1" * 6], pa.binary(6)), "00ff0700ff07"),
     "float": (pa.array([3.0, 0.5]), "3"),
-    "half": (pa.array([3.0, 0.5], pa.float16()), "3"),
+    "half": (pa.array(np.array([3.0, 0.5], np.float16)), "3"),
     "decimal": (pa.array([Decimal(3), Decimal(4)]), "3"),
     "int": (pa.array([3, None], pa.uint64()), "3"),
     "null before id": (pa.nulls(2), "own"),
