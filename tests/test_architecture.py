@@ -46,7 +46,7 @@ HEAVY = {  # library -> the only files that may import it
     "lightning": {"space/training/lightning.py"},
     "triton": {"topk/engines/triton_kernel.py"},
     "datasets": {"inputs/data/hub.py"},
-    "pyarrow": {"bulk/*", "bulk/searching/*", "bulk/writing/*", "inputs/reading/arrow.py"},
+    "pyarrow": {"inputs/reading/arrow.py"},
     "selectolax": {"inputs/reading/pages/html.py"},
     "markdown_it": {"inputs/reading/pages/markdown.py"},
     "ray": {"bulk/ray_engine.py"},

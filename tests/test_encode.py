@@ -318,7 +318,7 @@ def test_a_job_below_its_input_is_gone_on_with(model, tmp_path):
 
 
 def test_missing_pyarrow_names_the_extra():
-    code = "import sys; sys.modules['pyarrow'] = None; import fusion.bulk.arrow"
+    code = "import sys; sys.modules['pyarrow'] = None; import fusion.inputs.reading.arrow"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert "MissingExtraError: " in done.stderr
     assert "pip install -e '.[bulk]'" in done.stderr

@@ -17,18 +17,15 @@ Writes experiments/results/stored.json.
 import argparse
 import json
 import logging
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
+from compression import environment
 from sentence_transformers.util.quantization import quantize_embeddings
 
-from fusion.environment import describe_environment
 from fusion.inputs.data.judged import RetrievalData
 from fusion.inputs.data.retrieval import load_data
 from fusion.inputs.encoders.catalogue import Role
@@ -89,13 +86,6 @@ def _plain(rows: np.ndarray, precision: str, ranges: dict[str, np.ndarray]) -> n
         return np.where(unit > 0, np.float32(1), np.float32(-1))
     codes = quantize_embeddings(unit, "int8", ranges=ranges[f"int8.{rows.shape[1]}"])
     return np.asarray(codes, dtype=np.float32)
-
-
-def environment() -> dict[str, Any]:
-    """Versions, hardware, commit and date."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    when = datetime.now(UTC).isoformat(timespec="seconds")
-    return describe_environment() | {"commit": commit.stdout.strip(), "date": when}
 
 
 def main() -> None:

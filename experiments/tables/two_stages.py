@@ -18,14 +18,12 @@ Writes experiments/results/two_stages.json.
 import argparse
 import json
 import logging
-import subprocess
 import tempfile
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
-from fusion.environment import describe_environment
+from compression import environment
+
 from fusion.inputs.data.retrieval import load_data
 from fusion.inputs.encoders.tokens import KEPT
 from fusion.measure.retrieval.config import EvaluationConfig, RerankConfig
@@ -67,13 +65,6 @@ def rows_of(name: str, ways: Sequence[RerankConfig]) -> list[Row]:
             rows += found if not rows else [row for row in found if row.rerank is not None]
             logging.info("%s: %s", name, second)
     return rows
-
-
-def environment() -> dict[str, Any]:
-    """Versions, hardware, commit and date."""
-    commit = subprocess.run(["git", "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
-    when = datetime.now(UTC).isoformat(timespec="seconds")
-    return describe_environment() | {"commit": commit.stdout.strip(), "date": when}
 
 
 def main() -> None:

@@ -24,7 +24,6 @@ from urllib.parse import urlsplit
 
 import numpy as np
 
-from fusion.bulk.arrow import arrow
 from fusion.bulk.encoder import (
     BulkEncoder,
     CutCounts,
@@ -36,6 +35,7 @@ from fusion.bulk.encoder import (
 from fusion.bulk.engine import Encoded
 from fusion.bulk.writing.shards import Chunk
 from fusion.errors import FusionError, MissingExtraError
+from fusion.inputs.reading.arrow import arrow
 
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would send a report over the network
 os.environ.setdefault("RAY_BACKEND_LOG_LEVEL", "fatal")  # our own errors say what is wrong

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from fusion.bulk.arrow import arrow, parquet
 from fusion.bulk.writing.manifest import Manifest
 from fusion.bulk.writing.shards import Shard
 from fusion.errors import FusionError, one_line
+from fusion.inputs.reading.arrow import arrow, parquet
 
 BLOCK_ROWS, BLOCK_BYTES = 2**16, 2**23  # of codes that are scored at once, whichever comes first
 NAMES = {"halffloat": "float16", "float": "float32"}  # of arrow, and of numpy

@@ -8,8 +8,8 @@ from typing import IO
 
 import numpy as np
 
-from fusion.bulk.arrow import parquet
 from fusion.bulk.writing.shards import cannot_write
+from fusion.inputs.reading.arrow import parquet
 
 HASH = np.dtype("<u8")
 PART = 2**22

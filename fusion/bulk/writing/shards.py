@@ -12,8 +12,8 @@ from typing import Any
 
 import numpy as np
 
-from fusion.bulk.arrow import arrow, parquet
 from fusion.errors import FusionError
+from fusion.inputs.reading.arrow import arrow, parquet
 from fusion.inputs.reading.rows import Row
 
 NAME = re.compile(r"part-\d{6,12}\.parquet")

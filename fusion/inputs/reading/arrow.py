@@ -1,4 +1,4 @@
-"""The door to pyarrow, which is an extra: only parquet needs it."""
+"""The door to pyarrow, for all that reads or writes parquet; it is an extra."""
 
 from fusion.errors import MissingExtraError
 
@@ -6,6 +6,6 @@ try:
     import pyarrow
     import pyarrow.parquet
 except ImportError as error:
-    raise MissingExtraError("parquet is read by pyarrow", "bulk") from error
+    raise MissingExtraError("parquet is read and written by pyarrow", "bulk") from error
 
 arrow, parquet = pyarrow, pyarrow.parquet
