@@ -11,7 +11,7 @@ from typing import IO, Any
 from fusion.inputs.reading.arrow import arrow, parquet
 from fusion.inputs.reading.columns import ids_of, metadata_of, values_of
 from fusion.inputs.reading.kinds import PACKED
-from fusion.inputs.reading.rows import Broken, Fields, Items, row_of
+from fusion.inputs.reading.rows import Broken, Fields, Items, check_columns, row_of
 
 ROWS = 256  # at once, so that long texts do not add up
 
@@ -43,12 +43,7 @@ def _opened(path: Path) -> Iterator[Path | IO[bytes]]:
 def _rows(name: str, source: Path | IO[bytes], size: int, fields: Fields) -> Items:
     with parquet.ParquetFile(source, pre_buffer=False, buffer_size=1 << 16) as file:
         names = file.schema_arrow.names
-        fields.note(names)
-        if not any(text in names for text in fields.text):
-            known = ", ".join(names)[:200]
-            raise Broken(f"it has no column {' or '.join(fields.text)}, but {known}")
-        if twice := [wanted for wanted in fields.all if names.count(wanted) > 1]:
-            raise Broken(f"it has several columns {twice[0]}")
+        check_columns(names, fields)
         wanted = [column for column in fields.all if column in names]
         total, number = max(file.metadata.num_rows, 1), 0
         for batch in file.iter_batches(ROWS, columns=wanted):

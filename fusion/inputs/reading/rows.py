@@ -124,6 +124,20 @@ class Fields:
             self.known.update(dict.fromkeys(list(map(str, names))[: NAMES - len(self.known)]))
 
 
+def check_columns(names: list[str], fields: Fields) -> None:
+    """Remember the columns of a table.
+
+    Raises:
+        Broken: None of them holds the text, or two have a name that is asked for.
+    """
+    fields.note(names)
+    if not any(text in names for text in fields.text):
+        known = ", ".join(names)[:200]
+        raise Broken(f"it has no column {' or '.join(fields.text)}, but {known}")
+    if twice := [wanted for wanted in fields.all if names.count(wanted) > 1]:
+        raise Broken(f"it has several columns {twice[0]}")
+
+
 def row_of(file: str, number: int, values: Mapping[str, Any], fields: Fields) -> Row | Reject:
     """A row of a table, by the names of its fields, as a text, or why it is none."""
     parts = [values.get(name) for name in fields.text]

@@ -7,7 +7,17 @@ from itertools import chain
 from typing import BinaryIO
 
 from fusion.inputs.reading.lines import LONGEST_LINE, MARK
-from fusion.inputs.reading.rows import EMPTY, Broken, Fields, Items, Reject, Row, row_of, start_of
+from fusion.inputs.reading.rows import (
+    EMPTY,
+    Broken,
+    Fields,
+    Items,
+    Reject,
+    Row,
+    check_columns,
+    row_of,
+    start_of,
+)
 
 DELIMITERS = ",;\t|"  # as spreadsheets of various countries write them
 RAW = "surrogateescape"  # bytes that are no UTF-8 come back as they were
@@ -36,7 +46,7 @@ def read_table(name: str, file: BinaryIO, raw: BinaryIO, fields: Fields) -> Item
     try:
         rows = csv.reader(chain([head], text, [END]), delimiter=delimiter)
         columns = [column.strip() for column in next(rows)]
-        _check_columns(columns, fields)
+        check_columns(columns, fields)
         for number, row in enumerate(rows, 2):
             if row and row[-1].endswith(END):
                 break
@@ -52,15 +62,6 @@ def read_table(name: str, file: BinaryIO, raw: BinaryIO, fields: Fields) -> Item
 def _delimiter(head: str) -> str:
     counts = Counter(character for character in head if character in DELIMITERS)
     return max(DELIMITERS, key=lambda character: counts[character])  # the first of equals
-
-
-def _check_columns(columns: list[str], fields: Fields) -> None:
-    fields.note(columns)
-    if not any(name in columns for name in fields.text):
-        known = ", ".join(columns)[:200]
-        raise Broken(f"it has no column {' or '.join(fields.text)}, but {known}")
-    if twice := [name for name in fields.all if columns.count(name) > 1]:
-        raise Broken(f"it has several columns {twice[0]}")
 
 
 def _row(
