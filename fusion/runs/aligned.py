@@ -18,11 +18,16 @@ import yaml
 
 from fusion.errors import FusionError
 from fusion.inputs.encoders.catalogue import Modality
-from fusion.inputs.encoders.fingerprints import same_encoder
 from fusion.inputs.encoders.text import TextEncoder
 from fusion.output import write_tensors, write_whole
 from fusion.runs.align_config import AlignConfig
-from fusion.runs.folder import CALIBRATION, CONFIG, ENVIRONMENT
+from fusion.runs.folder import (
+    CALIBRATION,
+    CONFIG,
+    ENVIRONMENT,
+    check_unchanged,
+    read_calibration,
+)
 from fusion.space.blocks import Blocks
 from fusion.space.compressor import FittedCompressor
 
@@ -65,7 +70,8 @@ class AlignedRun:
         config, blocks, environment = read_aligned(folder)
         from fusion.space.compressors import load_compressor
 
-        fused, kinds = _read_calibration(folder), environment["modalities"]
+        fused = dict(zip(SIDES, read_calibration(folder, SIDES), strict=True))
+        kinds = environment["modalities"]
         maps = {side: load_compressor(folder / f"{side}.safetensors") for side in SIDES}
         source, target = (
             Tower(blocks[side], maps[side], fused[side], Modality(kinds[side])) for side in SIDES
@@ -78,14 +84,7 @@ class AlignedRun:
         Raises:
             FusionError: The weights or settings of one are others.
         """
-        known = self.environment.get("encoders", {})
-        for encoder in encoders:
-            before = known.get(encoder.name)
-            if before and not same_encoder(before, encoder.fingerprint):
-                raise FusionError(
-                    f"encoder {encoder.name} has changed since the run was made with it; align "
-                    "again, or bring the old one back"
-                )
+        check_unchanged(self.environment, encoders, made="made", again="align again")
 
     def save(self, folder: Path, trials: Sequence[dict[str, float]]) -> None:
         """Write everything but the configuration, which stands there already."""
@@ -135,17 +134,6 @@ def read_aligned(folder: Path) -> tuple[AlignConfig, dict[str, Blocks], dict[str
     except (yaml.YAMLError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise FusionError(f"{folder / CONFIG} is damaged: {error}") from error
     return config, blocks, environment
-
-
-def _read_calibration(folder: Path) -> dict[str, np.ndarray]:
-    from safetensors import SafetensorError
-    from safetensors.numpy import load_file
-
-    try:
-        found = load_file(folder / CALIBRATION)
-        return {side: found[side] for side in SIDES}
-    except (OSError, SafetensorError, KeyError) as error:
-        raise FusionError(f"{folder / CALIBRATION} cannot be read: {error}") from error
 
 
 def _as_csv(trials: Sequence[dict[str, float]]) -> str:

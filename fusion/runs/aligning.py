@@ -49,6 +49,11 @@ class Side:
         dims = tuple(encoder.dim for encoder in encoders)
         return cls(encoders, Blocks(tuple(names), dims, weights=weights))
 
+    @classmethod
+    def of(cls, tower: Tower, dtype: str) -> "Side":
+        """The encoders of a tower, and its blocks as they are."""
+        return cls([load_encoder(name, dtype) for name in tower.blocks.names], tower.blocks)
+
     def fuse(self, data: Captions, modality: Modality, store: Store) -> np.ndarray:
         """Fused vectors float32 [n, D] of the captions, or of the pictures."""
         fuse_all = partial(fuse, self.blocks, self.encoders, store=store)
@@ -140,10 +145,11 @@ def encode_items(run: AlignedRun, items: Sequence[Any], store: Store | None = No
     tower = next((t for t in (run.source, run.target) if t.modality in kinds), None)
     if tower is None:
         raise FusionError("both towers of this alignment are of texts: there are no pictures in it")
-    encoders = [load_encoder(name, run.config.encoder_dtype) for name in tower.blocks.names]
-    run.check_encoders(encoders)
+    side = Side.of(tower, run.config.encoder_dtype)
+    run.check_encoders(side.encoders)
     role = Role.QUERY if tower.modality is Modality.TEXT else Role.DOCUMENT
-    return _unit(tower.map.transform(fuse(tower.blocks, encoders, known, role, store or Store())))
+    fused = fuse(side.blocks, side.encoders, known, role, store or Store())
+    return _unit(tower.map.transform(fused))
 
 
 def _data(config: AlignConfig) -> tuple[Captions, Captions | None]:
@@ -171,7 +177,9 @@ def _goal(config: AlignConfig) -> _Goal:
         through = next((t for t in (run.source, run.target) if t.modality is wanted), None)
         if through is None:
             raise FusionError(f"{folder} has no tower of {wanted}s to map these pairs into")
-        goal = _Goal(through, _side_of(through, config), run.target, run.config.dims, {})
+        goal = _Goal(
+            through, Side.of(through, config.encoder_dtype), run.target, run.config.dims, {}
+        )
         run.check_encoders(goal.side.encoders)
         return replace(goal, fingerprints=run.environment["encoders"])
     trained = Run.load(folder)
@@ -179,14 +187,9 @@ def _goal(config: AlignConfig) -> _Goal:
         raise FusionError(f"{folder} is a run of texts; pair it with texts: --pairs texts:NAME")
     head, calibration = trained.compressors["head"], trained.calibration
     tower = Tower(trained.blocks, head, calibration, Modality.TEXT)
-    goal = _Goal(tower, _side_of(tower, config), tower, trained.config.dims, {})
+    goal = _Goal(tower, Side.of(tower, config.encoder_dtype), tower, trained.config.dims, {})
     trained.check_encoders(goal.side.encoders)
     return replace(goal, fingerprints=goal.side.fingerprints())
-
-
-def _side_of(tower: Tower, config: AlignConfig) -> Side:
-    encoders = [load_encoder(name, config.encoder_dtype) for name in tower.blocks.names]
-    return Side(encoders, tower.blocks)
 
 
 def _pairs(

@@ -26,6 +26,7 @@ from fusion.space.training.recipe import WHERE
 
 CONFIG, ENVIRONMENT, CALIBRATION = "config.yaml", "environment.json", "calibration.safetensors"
 METHODS = ("pca", "head")
+FUSED = "fused"  # the name of the vectors in their file
 
 
 @dataclass(frozen=True)
@@ -54,7 +55,8 @@ class Run:
         from fusion.space.compressors import load_compressor
 
         compressors = {name: load_compressor(folder / f"{name}.safetensors") for name in METHODS}
-        return cls(config, blocks, compressors, _read_calibration(folder), environment)
+        [calibration] = read_calibration(folder, (FUSED,))
+        return cls(config, blocks, compressors, calibration, environment)
 
     def check_encoders(self, encoders: Sequence[TextEncoder]) -> None:
         """Refuse encoders that are no longer what they were when the run was trained.
@@ -62,14 +64,31 @@ class Run:
         Raises:
             FusionError: The weights or settings of one are others.
         """
-        known = self.environment.get("encoders", {})  # runs of earlier versions know none
-        for encoder in encoders:
-            before = known.get(encoder.name)
-            if before and not same_encoder(before, encoder.fingerprint):
-                raise FusionError(
-                    f"encoder {encoder.name} has changed since the run was trained with it; "
-                    "train again, or bring the old one back"
-                )
+        check_unchanged(self.environment, encoders, made="trained", again="train again")
+
+
+def check_unchanged(
+    environment: dict[str, Any], encoders: Sequence[TextEncoder], *, made: str, again: str
+) -> None:
+    """Refuse encoders that are no longer what a run's environment says they were.
+
+    Args:
+        environment: Of the run; those of earlier versions know no encoders.
+        encoders: As they are now.
+        made: What was done with them, for a person.
+        again: What to do about it.
+
+    Raises:
+        FusionError: The weights or settings of one are others.
+    """
+    known = environment.get("encoders", {})
+    for encoder in encoders:
+        before = known.get(encoder.name)
+        if before and not same_encoder(before, encoder.fingerprint):
+            raise FusionError(
+                f"encoder {encoder.name} has changed since the run was {made} with it; {again}, or "
+                "bring the old one back"
+            )
 
 
 def read_config(folder: Path) -> tuple[RunConfig, Blocks, dict[str, Any]]:
@@ -149,14 +168,20 @@ def _shown(value: object) -> str:
 
 def write_calibration(folder: Path, vectors: np.ndarray) -> None:
     """Write fused training vectors float32 [n, D] that codes are fitted on."""
-    write_tensors(folder / CALIBRATION, {"fused": vectors})
+    write_tensors(folder / CALIBRATION, {FUSED: vectors})
 
 
-def _read_calibration(folder: Path) -> np.ndarray:
+def read_calibration(folder: Path, names: Sequence[str]) -> list[np.ndarray]:
+    """Fused training vectors float32 [n, any], by the names that they are written under.
+
+    Raises:
+        FusionError: They cannot be read, or a name is missing.
+    """
     from safetensors import SafetensorError
     from safetensors.numpy import load_file
 
     try:
-        return load_file(folder / CALIBRATION)["fused"]
+        found = load_file(folder / CALIBRATION)
+        return [found[name] for name in names]
     except (OSError, SafetensorError, KeyError) as error:
         raise FusionError(f"{folder / CALIBRATION} cannot be read: {error}") from error

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from fusion.measure.naming import check_list
 from fusion.space.codes.precision import Precision
 from fusion.space.training.recipe import check_dims
 
@@ -23,11 +24,7 @@ class CrossConfig:
 
     def __post_init__(self) -> None:
         for name in ("data", "precisions", "seeds"):
-            values = getattr(self, name)
-            if not values:
-                raise ValueError(f"{name} is empty: name at least one")
-            if len(set(values)) < len(values):
-                raise ValueError(f"{name} names one twice: {','.join(map(str, values))}")
+            check_list(name, getattr(self, name))
         if min(self.seeds) < 0:
             raise ValueError(f"seeds must be 0 or more, got {min(self.seeds)}")
         if self.dims:

@@ -11,6 +11,7 @@ from fusion.inputs.store.store import Store
 from fusion.measure.crossmodal.config import CrossConfig
 from fusion.measure.crossmodal.rows import CrossRow
 from fusion.measure.crossmodal.sweep import CrossSpace, measure
+from fusion.measure.naming import check_names
 from fusion.runs.aligned import AlignedRun, Tower
 from fusion.runs.aligning import Side
 from fusion.space.codes import Precision
@@ -31,10 +32,7 @@ def load_captions_sets(config: CrossConfig) -> list[Captions]:
                 "captions.jsonl here or in $FUSION_DATA/multimodal"
             )
     sets = [load_captions(name, config.split) for name in config.data]
-    names = [data.name for data in sets]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"two data sets are called {twice}: rename one folder")
+    check_names([data.name for data in sets])
     return sets
 
 
@@ -72,7 +70,6 @@ def _spaces(
 
 
 def _side(run: AlignedRun, tower: Tower) -> Side:
-    names, weights = tower.blocks.names, tower.blocks.weights
-    side = Side.load(names, weights, run.config.encoder_dtype)
+    side = Side.of(tower, run.config.encoder_dtype)
     run.check_encoders(side.encoders)
     return side

@@ -1,8 +1,8 @@
 """What to measure. Light to import: a wrong value is refused before torch is loaded."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
+from fusion.measure.naming import check_list
 from fusion.space.codes.precision import Precision
 from fusion.space.training.recipe import check_dims
 
@@ -35,7 +35,7 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         for name in ("data", "methods", "precisions", "seeds"):
-            _check_list(name, getattr(self, name))
+            check_list(name, getattr(self, name))
         if min(self.seeds) < 0:
             raise ValueError(f"seeds must be 0 or more, got {min(self.seeds)}")
         for method in self.methods:
@@ -70,7 +70,7 @@ class RerankConfig:
             )
         if not 1 <= self.top <= MOST_RERANKED:
             raise ValueError(f"rerank_top must be from 1 to {MOST_RERANKED}, got {self.top}")
-        _check_list("rerank_precisions", self.precisions)
+        check_list("rerank_precisions", self.precisions)
         if self.dims:
             check_dims(self.dims, self.dims[-1])
         if self.vectors and min(self.vectors) < 1:
@@ -78,10 +78,3 @@ class RerankConfig:
         object.__setattr__(self, "precisions", tuple(Precision(p) for p in self.precisions))
         if Precision.FLOAT32 in self.precisions:
             raise ValueError("rerank_precisions: token vectors are kept in float16, not float32")
-
-
-def _check_list(name: str, values: Sequence[object]) -> None:
-    if not values:
-        raise ValueError(f"{name} is empty: name at least one")
-    if len(set(values)) < len(values):
-        raise ValueError(f"{name} names one twice: {','.join(map(str, values))}")

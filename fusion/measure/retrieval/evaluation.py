@@ -10,8 +10,9 @@ from fusion.inputs.encoders.catalogue import Role
 from fusion.inputs.encoders.names import public_names
 from fusion.inputs.encoders.text import TextEncoder
 from fusion.inputs.store.store import Store
+from fusion.measure.naming import check_names
 from fusion.measure.retrieval.config import CONCAT, ENCODERS, EvaluationConfig
-from fusion.measure.retrieval.sets import check_names, check_widths, load_sets
+from fusion.measure.retrieval.sets import check_widths, load_sets
 from fusion.measure.retrieval.sweep import Space, measure
 from fusion.measure.rows import Row, mean_rows
 from fusion.runs.folder import Run
@@ -42,7 +43,7 @@ def evaluate(run: Run, config: EvaluationConfig) -> list[Row]:
 def evaluate_sets(run: Run, sets: Sequence[RetrievalData], config: EvaluationConfig) -> list[Row]:
     """As ``evaluate``, on data that is loaded already; its splits may differ."""
     dims = check_widths(run.config.dims, run.blocks.width, config)
-    check_names(sets)
+    check_names([data.name for data in sets])
     store, encoders = Store(), load_encoders(run.config)
     run.check_encoders(encoders)
     rows: list[Row] = []

@@ -13,6 +13,7 @@ from fusion.inputs.encoders.catalogue import Role
 from fusion.inputs.encoders.precomputed import PrecomputedEncoder
 from fusion.inputs.encoders.text import TextEncoder
 from fusion.inputs.store.store import Store
+from fusion.measure.naming import check_names
 from fusion.measure.retrieval.blending import (
     blended,
     choose_weight,
@@ -22,7 +23,7 @@ from fusion.measure.retrieval.blending import (
 from fusion.measure.retrieval.config import CONCAT, EvaluationConfig, RerankConfig
 from fusion.measure.retrieval.evaluation import spaces
 from fusion.measure.retrieval.metrics import Judgements
-from fusion.measure.retrieval.sets import check_names, check_token_widths, check_widths
+from fusion.measure.retrieval.sets import check_token_widths, check_widths
 from fusion.measure.retrieval.sweep import RECALL_CUTOFF, Found, row_of, searched
 from fusion.measure.rows import Rerank, Row, mean_rows, with_intervals
 from fusion.measure.stages import STAGES
@@ -154,7 +155,7 @@ def rerank_sets(
         ValueError: A width that a run cannot give.
     """
     config = replace(config, dims=check_widths(run.config.dims, run.blocks.width, config))
-    check_names(sets)
+    check_names([data.name for data in sets])
     store, encoders = Store(), load_encoders(run.config)
     run.check_encoders(encoders)
     token_encoders = load_encoders(tokens.config)

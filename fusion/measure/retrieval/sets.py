@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from fusion.errors import FusionError
 from fusion.inputs.data.judged import RetrievalData
 from fusion.inputs.data.retrieval import check_data, has_split, load_data
+from fusion.measure.naming import check_names
 from fusion.measure.retrieval.config import CONCAT, EvaluationConfig, RerankConfig
 from fusion.space.training.recipe import check_dims
 
@@ -22,20 +23,8 @@ def load_sets(config: EvaluationConfig) -> list[RetrievalData]:
     for name in config.data:
         check_data(name, config.split)
     sets = [load_data(name, config.split) for name in config.data]
-    check_names(sets)
+    check_names([data.name for data in sets])
     return sets
-
-
-def check_names(sets: Sequence[RetrievalData]) -> None:
-    """Refuse two data sets that results could not tell apart.
-
-    Raises:
-        ValueError: Two have the same name, which is that of their folder.
-    """
-    names = [data.name for data in sets]
-    if len(set(names)) < len(names):
-        twice = next(name for name in names if names.count(name) > 1)
-        raise ValueError(f"two data sets are called {twice}: rename one folder")
 
 
 def check_widths(trained: Sequence[int], width: int, config: EvaluationConfig) -> tuple[int, ...]:
