@@ -17,16 +17,6 @@ class Kind(StrEnum):
     TABLE = "table"
     PARQUET = "parquet"
 
-    @property
-    def is_document(self) -> bool:
-        """Whether a file of this kind is one document."""
-        return self in (Kind.TEXT, Kind.MARKDOWN, Kind.HTML, Kind.RST)
-
-    @property
-    def has_fields(self) -> bool:
-        """Whether its rows have fields that a person may name."""
-        return self in (Kind.JSON_LINES, Kind.TABLE, Kind.PARQUET)
-
 
 KINDS = {
     ".txt": Kind.TEXT,

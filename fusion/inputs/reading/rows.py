@@ -164,9 +164,18 @@ def checked(text: str, longest: int) -> str:
     """
     if not text:
         raise Unfit(EMPTY)
-    if (size := len(text.encode("utf-8"))) > longest:
-        raise Unfit(f"too long: {size:,} bytes, at most {longest:,}")
+    check_size(len(text.encode("utf-8")), longest)
     return text
+
+
+def check_size(size: int, longest: int) -> None:
+    """Refuse more bytes than that.
+
+    Raises:
+        Unfit: There are more.
+    """
+    if size > longest:
+        raise Unfit(f"too long: {size:,} bytes, at most {longest:,}")
 
 
 def start_of(value: str | bytes) -> str:

@@ -8,7 +8,15 @@ from typing import BinaryIO
 from fusion.inputs.data.records import field_text
 from fusion.inputs.reading.kinds import Kind
 from fusion.inputs.reading.lines import MARK
-from fusion.inputs.reading.rows import LONGEST_DOCUMENT, TITLE, Fields, Heading, Row, checked
+from fusion.inputs.reading.rows import (
+    LONGEST_DOCUMENT,
+    TITLE,
+    Fields,
+    Heading,
+    Row,
+    check_size,
+    checked,
+)
 
 GAP, TIGHT = "\n\n", "\n"  # between paragraphs; between the items of a list, rows of a table
 PARSERS = {  # the libraries behind them are loaded when the first such file is met
@@ -59,8 +67,7 @@ def read_document(name: str, kind: Kind, file: BinaryIO, fields: Fields) -> Row:
         Unfit: It is empty, too long, or no text.
     """
     content = file.read(LONGEST_DOCUMENT + 1)
-    if len(content) > LONGEST_DOCUMENT:
-        checked("x" * len(content), LONGEST_DOCUMENT)
+    check_size(len(content), LONGEST_DOCUMENT)
     outline = _parser(kind)(content.removeprefix(MARK))
     text = checked(field_text(outline.text), LONGEST_DOCUMENT)
     title = field_text(outline.title or _first_heading(outline, text)).strip()
